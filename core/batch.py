@@ -1,0 +1,107 @@
+"""The words between data and model: what is asked of a sample, and what comes back.
+
+Shared by samplelib (which makes batches) and models (which consume them), so that neither imports the
+other. No torch here: a `Side` holds whatever array type it is given.
+
+`src` is the person whose face is put on, `dst` the person who is replaced. (faceswap's A is our dst, its B our src.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+ARRAYS = {"warped": 3, "target": 3, "mask": 1, "mask_em": 1}
+"""Arrays a sample can be asked for, with their channels: network input, what it should draw, full face mask,
+eyes and mouth mask."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What one side of a model wants of every sample.
+
+    names: keys of `ARRAYS`, in the order of the batch. resolution: pixels. face_type: DFL's long name
+    (`whole_face`). flip: mirror with probability 0.4. random_warp: bend the `warped` image only.
+    uniform_yaw: draw every yaw bin equally often. The ranges are DFL's augmentation limits: rotation in
+    degrees, scale as +-fraction, shift as +-fraction of the width.
+    """
+
+    resolution: int
+    face_type: str
+    names: tuple[str, ...] = ("warped", "target", "mask", "mask_em")
+    flip: bool = False
+    random_warp: bool = True
+    uniform_yaw: bool = False
+    rotation: float = 10.0
+    scale: float = 0.15
+    shift: float = 0.05
+
+
+class _Named:
+    """An ordered, attribute-accessible collection: `side.mask`, `for name, array in side.items()`."""
+
+    def __init__(self, **entries: Any) -> None:
+        self.__dict__.update(entries)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {', '.join(self.__dict__) or 'nothing'}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.__dict__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.__dict__)})"
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return iter(self.__dict__.items())
+
+
+class Side(_Named):
+    """The arrays of one side, each (N, C, H, W) float32, BGR, [0, 1]: `warped`, `target`, `mask`, `mask_em`."""
+
+    def map(self, function: Callable[[Any], Any]) -> Side:
+        return Side(**{name: function(array) for name, array in self.items()})
+
+
+class Batch(_Named):
+    """The sides of one batch: `src` and `dst` (or one side `face`)."""
+
+    def map(self, function: Callable[[Any], Any]) -> Batch:
+        return Batch(**{name: side.map(function) for name, side in self.items()})
+
+
+@dataclass(frozen=True)
+class Pred:
+    """What a decoder drew: faces (N, C, H, W) from the coarsest output size to the full one, and a mask
+    (N, 1, H, W) or None; both [0, 1]."""
+
+    faces: tuple[Any, ...]
+    mask: Any = None
+
+    @property
+    def face(self) -> Any:
+        """The full-size face."""
+        return self.faces[-1]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A swap of dst images: face (N, C, H, W) drawn by the src decoder, and both masks (N, 1, H, W); [0, 1]."""
+
+    face: Any
+    src_mask: Any
+    dst_mask: Any
+
+
+Page = tuple[str, list[list[Any]]]
+"""A preview page: its title, and rows of cells; a cell is (H, W, 3) uint8 BGR, all cells of a page alike."""

@@ -1,0 +1,109 @@
+"""What the trainer says and what it can be told: plain data, so any front end can listen or drive.
+
+A sink is any callable taking one event. Commands go into a `queue.Queue` that the trainer empties between
+two iterations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from core.batch import Page
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins (or, when `iteration` is at the target, only previews do)."""
+
+    name: str
+    iteration: int
+    target: int
+    loss_names: tuple[str, ...]
+    history: Any  # (n, losses) float32: every iteration so far
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One iteration done. ms covers the iteration, data_ms the part of it spent waiting for samples."""
+
+    iteration: int
+    losses: dict[str, float]
+    ms: float
+    data_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """Preview pages, rendered with the weights of `iteration`. `history` marks pages of the fixed preview
+    sample, made for the history folder rather than for the window."""
+
+    iteration: int
+    pages: list[Page]
+    history: bool = False
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A save begins."""
+
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A save is on disk. `losses`: mean of each loss since the save before (None when there was no step)."""
+
+    iteration: int
+    losses: dict[str, float] | None
+    ms: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """The last saved files were copied to `folder`."""
+
+    iteration: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class TargetReached:
+    """The target iteration is reached; the model is saved and training pauses (or ends)."""
+
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know; training goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Training cannot go on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The last event of a run. reason: `command`, `target` or `error`."""
+
+    iteration: int
+    reason: str
+
+
+Event = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReached | Warned | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a front end asks of the trainer: save, backup, preview (render again), stop (save and leave)."""
+
+    name: Literal["save", "backup", "preview", "stop"]
+    arguments: dict[str, Any] = field(default_factory=dict)
