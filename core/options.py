@@ -1,0 +1,212 @@
+"""The option row: one frozen record per option drives its prompt, help, range, flag, stored value, summary and docs.
+
+No terminal, no torch, no model's name in here. A `Values` holds what is in effect as its items and what the user
+chose as `.chosen`; the two differ where another option forces one (DFL: pretraining switches random warp off).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["bool", "int", "float", "choice", "text"]
+Answers = Mapping[str, Any]
+
+YES = ("y", "yes", "1", "true")
+NO = ("n", "no", "0", "false")
+
+
+class OptionError(ValueError):
+    """A value that an option does not take. The message says what was given, what is allowed, what to do."""
+
+
+class Values(dict[str, Any]):
+    """Resolved options: items are in effect, `chosen` is what the user chose and what is stored."""
+
+    def __init__(self, effective: Answers, chosen: Answers) -> None:
+        super().__init__(effective)
+        self.chosen = dict(chosen)
+
+    def forced(self) -> dict[str, Any]:
+        """Options in effect that differ from the user's choice."""
+        return {key: value for key, value in self.items() if self.chosen.get(key) != value}
+
+
+def _always(_: Answers) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    key: DFL's key in data.dat. label: DFL's prompt label. default: a value, or a function of the defaults of the
+    rows before (DFL: stored values and defaults, not what was just typed). low, high: inclusive range. shown: the
+    range as the prompt shows it, where DFL's spelling is not `low-high`. ask: `create` rows shape the weights and
+    are asked once, `always` rows again at every override. when: whether to ask, given the answers so far. forced:
+    what other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values
+    that older files use, mapped to ours. check: a rule of its own; raises ValueError saying what is allowed.
+    """
+
+    key: str
+    kind: Kind
+    label: str
+    help: str
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    shown: str = ""
+    choices: tuple[str, ...] = ()
+    group: str = ""
+    ask: Literal["create", "always"] = "always"
+    when: Callable[[Answers], bool] = _always
+    forced: Callable[[Answers], Any] | None = None
+    tidy: Callable[[Any, Answers], Any] | None = None
+    spellings: tuple[tuple[Any, Any], ...] = ()
+    check: Callable[[str], str] | None = None
+
+    def allowed(self) -> str:
+        """What the option takes, in words: for error messages and docs."""
+        if self.kind == "bool":
+            return "y or n"
+        if self.kind == "choice":
+            return " / ".join(self.choices)
+        if self.kind == "text":
+            return "text"
+        noun = "a whole number" if self.kind == "int" else "a number"
+        if self.low is None:
+            return noun
+        return f"{noun} from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
+
+    def range_text(self) -> str:
+        """The range inside the prompt's brackets: `64-640`, `n/y/cpu`, `y/n`; empty when there is none."""
+        if self.kind == "bool":
+            return "y/n"
+        if self.kind == "choice":
+            return "/".join(self.choices)
+        if self.shown or self.low is None or self.high is None:
+            return self.shown
+        return f"{self.low:g}-{self.high:g}"
+
+    def show(self, value: Any) -> str:
+        """A value as the prompt shows it and as `parse` reads it."""
+        if self.kind == "bool":
+            return "y" if value else "n"
+        return str(value)
+
+    def parse(self, given: Any, believe: bool = False) -> Any:
+        """The value meant by text or by a Python value. believe: no range check (a stored model is believed).
+
+        Raises OptionError naming the option, what was given and what is allowed.
+        """
+        try:
+            value = self._convert(given)
+            if not believe:
+                self._inside(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            own = str(error) if self.check is not None else ""
+            raise OptionError(f"{self.key}: got {given!r}, allowed is {own or self.allowed()}.") from None
+        return value
+
+    def _convert(self, given: Any) -> Any:
+        for old, new in self.spellings:
+            if type(given) is type(old) and given == old:
+                return new
+        given = given.strip() if isinstance(given, str) else given
+        if self.kind == "bool":
+            word = str(given).lower()
+            if word not in YES + NO:
+                raise ValueError
+            return word in YES
+        if self.kind == "int":
+            number = int(given)
+            if isinstance(given, bool) or (not isinstance(given, str) and number != given):
+                raise ValueError
+            return number
+        if self.kind == "float":
+            if isinstance(given, bool):
+                raise ValueError
+            return float(given)
+        text = str(given)
+        if self.kind == "choice":
+            text = text.lower()
+            if text not in self.choices:
+                raise ValueError
+        return self.check(text) if self.check is not None else text
+
+    def _inside(self, value: Any) -> None:
+        if self.kind not in ("int", "float"):
+            return
+        if value != value or (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise ValueError
+
+
+def find(rows: Iterable[Option], key: str) -> Option:
+    """The row of `key`; raises OptionError with the nearest names when there is none."""
+    table = {row.key: row for row in rows}
+    if key in table:
+        return table[key]
+    near = difflib.get_close_matches(key, table, 3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {', '.join(table)}."
+    raise OptionError(f"{key!r} is not an option of this model.{hint}")
+
+
+def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dict[str, Any]:
+    """The default of every row: the stored value, else the preferred one (DFL's `default_options.dat`), else the
+    row's own. Stored values of a model are believed even outside the prompt's range."""
+    result: dict[str, Any] = {}
+    for row in rows:
+        if row.key in stored:
+            result[row.key] = row.parse(stored[row.key], believe=True)
+        elif row.key in preferred:
+            result[row.key] = row.parse(preferred[row.key])
+        else:
+            result[row.key] = row.default(result) if callable(row.default) else row.default
+    return result
+
+
+def settle(rows: Sequence[Option], answers: Answers) -> Values:
+    """Complete answers -> Values: rounds what needs rounding, then applies what options force on each other."""
+    chosen = dict(answers)
+    for row in rows:
+        if row.tidy is not None:
+            chosen[row.key] = row.tidy(chosen[row.key], chosen)
+    effective = dict(chosen)
+    for row in rows:
+        forced = row.forced(chosen) if row.forced is not None else None
+        if forced is not None:
+            effective[row.key] = forced
+    return Values(effective, chosen)
+
+
+def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
+    """given > stored > preferred > the rows' own defaults, all through the rows' own validation.
+
+    Raises OptionError for an unknown key, a value outside its range, or an attempt to change what shaped the
+    weights of an existing model.
+    """
+    answers = defaults(rows, stored, preferred)
+    for key, value in given.items():
+        row = find(rows, key)
+        parsed = row.parse(value, believe=key in stored and value == stored[key])
+        if row.ask == "create" and key in stored and parsed != answers[key]:
+            raise OptionError(
+                f"{key}: this model was made with {row.show(answers[key])}; got {row.show(parsed)}. "
+                "It shaped the weights and cannot be changed: leave it out, or make a new model."
+            )
+        answers[key] = parsed
+    return settle(rows, answers)
+
+
+def markdown(rows: Sequence[Option]) -> str:
+    """The rows as a table for docs/options.md."""
+    lines = ["| key | question | default | allowed | asked | what it does |", "|---|---|---|---|---|---|"]
+    own = defaults(rows, {}, {})
+    for row in rows:
+        asked = "once" if row.ask == "create" else "every override"
+        lines.append(
+            f"| `{row.key}` | {row.label} | {row.show(own[row.key])} | {row.allowed()} | {asked} | {row.help} |"
+        )
+    return "\n".join(lines) + "\n"

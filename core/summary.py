@@ -1,0 +1,32 @@
+"""The boxed summary: printed at start and written to `<model>_summary.txt`, in DFL's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def summary(
+    full_name: str, iteration: int, options: Mapping[str, Any], forced: Mapping[str, Any], device: str = "CPU"
+) -> str:
+    """DFL's summary box. options: as stored; forced: those that another option overrides, with the value in effect."""
+    rows: list[tuple[str, str] | str] = [("Model name", full_name), "", ("Current iteration", str(iteration)), ""]
+    rows += ["Model Options", ""]
+    for key, value in options.items():
+        text = str(value) + (f" (override: {forced[key]})" if key in forced else "")
+        rows.append((key, text))
+    rows += ["", "Running On", "", ("Using device", device), ""]
+
+    pairs = [row for row in rows if isinstance(row, tuple)]
+    left = max(len(name) for name, _ in pairs) + 1
+    right = max(len(value) for _, value in pairs) + 1
+    width = left + right + 2
+    titles = ("Model Options", "Running On")
+    lines = [f"=={' Model Summary ':=^{width}}==", f"=={'':{width}}=="]
+    for row in rows:
+        if isinstance(row, tuple):
+            lines.append(f"== {row[0]:>{left - 1}}: {row[1]:<{right}}==")
+        else:
+            lines.append(f"=={f' {row} ':-^{width}}==" if row in titles else f"=={'':{width}}==")
+    lines.append("=" * (width + 4))
+    return "\n".join(lines)

@@ -1,0 +1,10 @@
+"""The models by name. `MODELS["SAEHD"].resolve(...)`, then `.build(...)`: see docs/api.md."""
+
+from __future__ import annotations
+
+from models.saehd import SAEHD
+from models.spec import ModelSpec, PartError, Task
+
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (SAEHD,)}
+
+__all__ = ["MODELS", "ModelSpec", "PartError", "Task"]
