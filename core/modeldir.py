@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,12 @@ class LossHistory:
 
     def append(self, losses: Iterable[Any]) -> None:
         self._pending.append(list(losses))
+
+    def copy(self) -> LossHistory:
+        """A snapshot that later appends do not change."""
+        twin = LossHistory()
+        twin._buffer, twin._count = self.array().copy(), len(self)
+        return twin
 
     def __len__(self) -> int:
         return self._count + len(self._pending)
@@ -89,6 +95,12 @@ class ModelData:
             "choosed_gpu_indexes": None,
             **self.unknown,
         }
+
+    def copy(self) -> ModelData:
+        """A snapshot: later iterations do not change it. The preview sample is shared, as nobody writes to it."""
+        return replace(
+            self, options=dict(self.options), loss_history=self.loss_history.copy(), unknown=dict(self.unknown)
+        )
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> ModelData:

@@ -57,7 +57,7 @@ class Option:
     default: Any
     low: float | None = None
     high: float | None = None
-    shown: str = ""
+    shown: str | None = None
     choices: tuple[str, ...] = ()
     group: str = ""
     ask: Literal["create", "always"] = "always"
@@ -86,8 +86,8 @@ class Option:
             return "y/n"
         if self.kind == "choice":
             return "/".join(self.choices)
-        if self.shown or self.low is None or self.high is None:
-            return self.shown
+        if self.shown is not None or self.low is None or self.high is None:
+            return self.shown or ""
         return f"{self.low:g}-{self.high:g}"
 
     def show(self, value: Any) -> str:

@@ -43,7 +43,7 @@ SESSION = (
         "batch_size", "int", "Batch_size",
         "How many faces of each side the network sees per iteration. Larger learns more steadily and needs more "
         "memory; 4 to 16 are usual. It can be changed at any time.",
-        default=4, low=1, high=512, shown="", group="session",
+        default=4, low=1, group="session",
     ),
 )  # fmt: skip
 
@@ -99,7 +99,7 @@ NETWORK = (
         "df keeps src's likeness best and wants similar head shapes; liae adapts better to dst's light and shape. "
         "Letters after a dash: u more likeness, d doubles the resolution at the same cost, t sharper and slower, "
         "c cosine activation (experimental). df-ud and liae-ud are good starts.",
-        default="liae-ud", ask="create", check=check_archi, shown="", group="network",
+        default="liae-ud", ask="create", check=check_archi, group="network",
     ),
     Option(
         "ae_dims", "int", "AutoEncoder dimensions",

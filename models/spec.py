@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,11 @@ class ModelSpec:
                 raise OptionError(f"{key}: got {value!r}; this version can only leave it at {self.inactive[key]!r}.")
         stored, preferred = upgrade(stored or {}), upgrade(preferred or {})
         return resolve(self.rows, own, stored, preferred)
+
+    def with_defaults(self, **defaults: Any) -> ModelSpec:
+        """The same model with other defaults, such as a batch size that suits the device."""
+        rows = tuple(replace(row, default=defaults[row.key]) if row.key in defaults else row for row in self.rows)
+        return replace(self, rows=rows)
 
     def build(self, values: Values, device: Any = "cpu", precision: str = "full", seed: int = 0) -> Task:
         """The network on `device` with fresh weights drawn from `seed`."""

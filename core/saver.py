@@ -1,0 +1,91 @@
+"""Saves and backups behind the loop: a snapshot is taken at once, a thread writes it, one after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.batch import Page
+from core.events import BackedUp, Event, Saved, Saving, Warned
+from core.modeldir import ModelData, ModelDir, Part
+from core.options import Values
+
+
+@dataclass(frozen=True)
+class _Save:
+    parts: Mapping[str, Part]
+    data: ModelData
+    losses: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class _Backup:
+    iteration: int
+    pages: list[Page]
+
+
+class BackgroundSaver:
+    """Writes a task's files to `directory`. A failed save is a warning while training goes on; `close` tells.
+
+    encode: turns a page into JPG bytes for the backup folder.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        directory: ModelDir,
+        values: Values,
+        device: str,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+        encode: Callable[[Page], bytes],
+    ) -> None:
+        self._task, self._directory, self._values, self._device = task, directory, values, device
+        self._emit, self._clock, self._encode = emit, clock, encode
+        # One waiting job: a disk slower than the cadence makes the loop wait rather than fill the memory.
+        self._jobs: queue.Queue[_Save | _Backup | None] = queue.Queue(1)
+        self._saved_ok = True
+        self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
+        self._thread.start()
+
+    def save(self, losses: dict[str, float] | None) -> None:
+        self._emit(Saving(self._task.data.iter))
+        self._jobs.put(_Save(self._task.parts(), self._task.data.copy(), losses))
+
+    def backup(self, pages: list[Page]) -> None:
+        self._jobs.put(_Backup(self._task.data.iter, pages))
+
+    def close(self) -> bool:
+        """Waits for what is under way; whether the last save reached the disk."""
+        self._jobs.put(None)
+        self._thread.join()
+        return self._saved_ok
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if isinstance(job, _Save):
+                    self._write(job)
+                else:
+                    folder = self._directory.backup(
+                        {f"preview_{title}.jpg": self._encode((title, rows)) for title, rows in job.pages}
+                    )
+                    self._emit(BackedUp(job.iteration, folder))
+            except OSError as error:
+                what = "save" if isinstance(job, _Save) else "back up"
+                self._saved_ok = self._saved_ok and not isinstance(job, _Save)
+                self._emit(
+                    Warned(
+                        f"Could not {what} in {self._directory.folder}: {error.strerror or error}. "
+                        "The files saved before are untouched; training goes on and tries again at the next save."
+                    )
+                )
+
+    def _write(self, job: _Save) -> None:
+        start = self._clock()
+        self._directory.write(job.parts, job.data, self._values, self._device)
+        self._saved_ok = True
+        self._emit(Saved(job.data.iter, job.losses, (self._clock() - start) * 1e3, self._directory.folder))

@@ -1,0 +1,198 @@
+"""The loop: batch -> task.step -> events, and when to save, preview, back up and stop. No windows, losses or paths.
+
+Losses are read one step late, so that no step waits for a read-back from the device; nothing here waits for a
+window, a disk or a print.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.batch import Batch, Page
+from core.events import Command, Event, Previewed, Started, Stepped, Stopped, TargetReached
+from core.modeldir import ModelData, Part
+
+
+class Trainable(Protocol):
+    """What the loop knows of a model."""
+
+    data: ModelData
+    loss_names: tuple[str, ...]
+
+    def step(self, batch: Batch) -> dict[str, Any]: ...
+
+    def preview(self, batch: Batch) -> list[Page]: ...
+
+    def parts(self) -> dict[str, Part]: ...
+
+
+class Saver(Protocol):
+    """Where saves go; both return at once and report through events."""
+
+    def save(self, losses: dict[str, float] | None) -> None: ...
+
+    def backup(self, pages: list[Page]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When things happen. Seconds or iterations of 0 mean never; history_every counts iterations."""
+
+    target: int = 0
+    exit_at_target: bool = False
+    save_seconds: float = 25 * 60
+    save_iterations: int = 0
+    backup_hours: int = 0
+    history_every: int = 0
+
+
+class Trainer:
+    """Trains until told to stop or, with `exit_at_target`, until the target.
+
+    history_batch: fixed faces for the preview history. commands are obeyed between two iterations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        task: Trainable,
+        batches: Iterator[Batch],
+        emit: Callable[[Event], None],
+        commands: queue.Queue[Command],
+        saver: Saver,
+        cadence: Cadence,
+        clock: Callable[[], float],
+        history_batch: Batch | None = None,
+    ) -> None:
+        self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
+        self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
+        self._batch: Batch | None = None
+        self._pending: tuple[int, dict[str, Any], float, float] | None = None
+        self._mark = clock()
+        self._saved_at = self._backed_up_at = clock()
+        self._saved_iteration = self.iteration
+
+    @property
+    def iteration(self) -> int:
+        return self.task.data.iter
+
+    def run(self) -> str:
+        """Runs to the end; returns the reason: `command` or `target`."""
+        data, cadence = self.task.data, self.cadence
+        self.emit(Started(self.name, data.iter, cadence.target, self.task.loss_names, data.loss_history.array().copy()))
+        self._draw()
+        self._preview()
+        announced = False
+        while True:
+            while (command := self._next_command()) is not None:
+                if self._obey(command):
+                    return self._leave("command")
+            if not self._at_target():
+                self._iterate()
+                continue
+            if not announced:
+                announced = True
+                self._finish_target()
+            if cadence.exit_at_target:
+                return self._leave("target")
+            if self._obey(self.commands.get(), fresh=True):
+                return self._leave("command")
+
+    def _at_target(self) -> bool:
+        return 0 < self.cadence.target <= self.iteration
+
+    def _next_command(self) -> Command | None:
+        try:
+            return self.commands.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _obey(self, command: Command, fresh: bool = False) -> bool:
+        """Does what was asked; true to stop. fresh: preview a new batch (when training has paused)."""
+        if command.name == "stop":
+            return True
+        if command.name == "save":
+            self._save()
+        elif command.name == "backup":
+            self.saver.backup(self._pages())
+        elif command.name == "preview":
+            if fresh:
+                self._draw()
+            self._preview()
+        self._mark = self.clock()
+        return False
+
+    def _draw(self) -> Batch:
+        self._batch = next(self.batches)
+        return self._batch
+
+    def _iterate(self) -> None:
+        """One iteration and whatever is due after it."""
+        start = self.clock()
+        batch = self._draw()
+        waited = self.clock() - start
+        losses = self.task.step(batch)
+        self._flush()
+        now = self.clock()
+        self._pending = (self.iteration, losses, (now - self._mark) * 1e3, waited * 1e3)
+        self._mark = now
+        self._do_what_is_due(now)
+
+    def _do_what_is_due(self, now: float) -> None:
+        cadence, iteration = self.cadence, self.iteration
+        if cadence.history_every and self.history_batch is not None and iteration % cadence.history_every == 0:
+            self.emit(Previewed(iteration, self.task.preview(self.history_batch), history=True))
+        due = iteration == 1
+        due |= 0 < cadence.save_seconds <= now - self._saved_at
+        due |= cadence.save_iterations > 0 and iteration % cadence.save_iterations == 0
+        if due and not self._at_target():
+            self._save()
+            self._preview()
+            if 0 < cadence.backup_hours * 3600 <= now - self._backed_up_at:
+                self._backed_up_at = now
+                self.saver.backup(self._pages())
+            self._mark = self.clock()
+
+    def _flush(self) -> None:
+        """Tells the losses of the step before; reading them waits for the device at most until that step ends."""
+        if self._pending is not None:
+            iteration, losses, ms, waited = self._pending
+            self._pending = None
+            self.emit(Stepped(iteration, {name: float(loss) for name, loss in losses.items()}, ms, waited))
+
+    def _save(self) -> None:
+        self._flush()
+        means = None
+        if self.iteration > self._saved_iteration:
+            rows = self.task.data.loss_history.array()[self._saved_iteration - self.iteration :]
+            finite = np.where(np.isfinite(rows), rows, np.nan)
+            counts = np.maximum(np.isfinite(rows).sum(0), 1)
+            means = dict(zip(self.task.loss_names, (np.nansum(finite, 0) / counts).tolist(), strict=False))
+        self.saver.save(means)
+        self._saved_iteration, self._saved_at = self.iteration, self.clock()
+
+    def _pages(self) -> list[Page]:
+        return self.task.preview(self._batch) if self._batch is not None else []
+
+    def _preview(self) -> None:
+        self._flush()
+        self.emit(Previewed(self.iteration, self._pages()))
+
+    def _finish_target(self) -> None:
+        if self.iteration > self._saved_iteration:
+            self._save()
+            self._preview()
+        self.emit(TargetReached(self.iteration))
+
+    def _leave(self, reason: str) -> str:
+        self._flush()
+        if self.iteration > self._saved_iteration:
+            self._save()
+            self._preview()
+        self.emit(Stopped(self.iteration, reason))
+        return reason
