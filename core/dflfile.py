@@ -1,0 +1,221 @@
+"""DeepFaceLab's files: Python pickles, read without running anything in them, and written so that DFL can read them.
+
+The only module through which pickles are read or written; none of ours imports `pickle`. Reading is the machine in
+`core.dflreader`. The writer emits protocol 4 with numpy 1.19's module names whatever numpy runs here, without the
+memo: nothing in these files is shared, and a loss history of a million rows becomes one array operation.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from core.dflreader import KEYS, MAX_DEPTH, NUMERIC, Reader, Refused, check_tree
+
+MAX_BYTES = 16 << 30
+"""Default limit on a file: the optimizer of the largest models stays below it."""
+
+_MIN_NODES = 1_000_000
+_MAX_NODES = 16_000_000
+
+
+class DflFileError(ValueError):
+    """A file is not what DeepFaceLab writes, or is not safe to read. Says which file, what was found, what to do."""
+
+
+def load(
+    source: Path | bytes,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_nodes: int | None = None,
+    extra_globals: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
+    name: str = "",
+) -> Any:
+    """Reads a pickle of plain values and numeric numpy arrays; arrays are writable.
+
+    max_bytes: larger sources are refused before they are read. max_nodes: values allowed in the result, every
+    reference counted; by default a million, or as many as a file of that size can honestly hold. extra_globals:
+    further allowed names, (module, name) to a function of the pickled arguments that must return a plain value.
+    name: what to call a `bytes` source in messages. Python 2 strings come back decoded as latin-1, which keeps
+    every byte. Raises DflFileError; OSError if a file cannot be opened.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _load(file, b"", os.fstat(file.fileno()).st_size, str(source), max_bytes, max_nodes, extra_globals)
+    return _load(None, source, len(source), name or "pickled data", max_bytes, max_nodes, extra_globals)
+
+
+def _load(
+    file: BinaryIO | None,
+    data: bytes,
+    size: int,
+    name: str,
+    max_bytes: int,
+    max_nodes: int | None,
+    extra_globals: Mapping[tuple[str, str], Callable[..., Any]] | None,
+) -> Any:
+    if size > max_bytes:
+        raise DflFileError(f"{name}: {size:,} bytes, at most {max_bytes:,} are read here. Use a genuine file.")
+    nodes = max_nodes or max(_MIN_NODES, min(size // 2, _MAX_NODES))
+    try:
+        reader = Reader(file, data, size, nodes, extra_globals or {})
+        result = reader.run()
+        check_tree(result, nodes)
+    except Refused as error:
+        raise DflFileError(f"{name}: {error}. Nothing in it was run; use an undamaged, genuine file.") from None
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error) as error:
+        raise DflFileError(
+            f"{name}: not a DeepFaceLab file, or damaged ({type(error).__name__}: {str(error)[:100]}). "
+            "Nothing in it was run; use an undamaged, genuine file."
+        ) from None
+    return result
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+
+def dumps(obj: Any, protocol: int = 4) -> bytes:
+    """Pickles plain values, numpy numbers and numeric arrays so that numpy 1.19 and later, and DFL, can read them.
+
+    Equal to `b"".join(chunks(obj))`: for models use `chunks`, which copies no array. Raises DflFileError for
+    anything that `load` would not read back.
+    """
+    if protocol != 4:
+        raise DflFileError(f"pickle protocol {protocol} was asked for; DeepFaceLab's files are protocol 4.")
+    return b"".join(chunks(obj))
+
+
+def chunks(obj: Any) -> Iterator[bytes | memoryview]:
+    """The pickle of `obj` in pieces; large pieces are the arrays themselves, so do not change them meanwhile.
+
+    Arrays are written C-contiguous and little-endian. Shared values are written out each time.
+    """
+    yield b"\x80\x04"
+    pending = bytearray()
+    for piece in _pieces(obj, "", 1):
+        if len(piece) < 65536:
+            pending += piece
+        else:
+            yield bytes(pending)
+            pending.clear()
+            yield piece
+    yield bytes(pending) + b"."
+
+
+def _pieces(obj: Any, where: str, depth: int) -> Iterator[bytes | memoryview]:
+    kind = type(obj)
+    if depth > MAX_DEPTH:
+        raise DflFileError(f"{where or 'the value'}: nested deeper than {MAX_DEPTH} levels, or contains itself.")
+    if kind is list or kind is tuple:
+        yield b"(" if kind is tuple else b"]("
+        if kind is list and _is_rows(obj):
+            yield _row_bytes(obj)
+        else:
+            for index, item in enumerate(obj):
+                yield from _pieces(item, f"{where}[{index}]", depth + 1)
+        yield b"t" if kind is tuple else b"e"
+    elif kind is dict:
+        yield b"}("
+        for key, item in obj.items():
+            if type(key) not in KEYS:
+                raise DflFileError(f"{where or 'the value'}: a {type(key).__name__} as dictionary key cannot be saved.")
+            yield _atom(key, where)
+            yield from _pieces(item, f"{where}[{key!r}]", depth + 1)
+        yield b"u"
+    elif isinstance(obj, np.ndarray):
+        yield from _array_pieces(obj, where)
+    elif isinstance(obj, np.generic):
+        dtype, raw = _dtype_piece(obj.dtype, where), np.asarray(obj, obj.dtype.newbyteorder("<")).tobytes()
+        yield b"cnumpy.core.multiarray\nscalar\n" + dtype + _atom(raw, where) + b"\x86R"
+    else:
+        yield _atom(obj, where)
+
+
+def _atom(value: Any, where: str) -> bytes:
+    kind = type(value)
+    if value is None:
+        return b"N"
+    if kind is bool:
+        return b"\x88" if value else b"\x89"
+    if kind is float:
+        return b"G" + struct.pack(">d", value)
+    if kind is int:
+        if -(2**31) <= value < 2**31:
+            return b"K" + struct.pack("<B", value) if 0 <= value < 256 else b"J" + struct.pack("<i", value)
+        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        return b"\x8b" + struct.pack("<I", len(raw)) + raw
+    if kind is str:
+        raw = value.encode("utf-8", "surrogatepass")
+        return (b"\x8c" + struct.pack("<B", len(raw)) if len(raw) < 256 else b"X" + struct.pack("<I", len(raw))) + raw
+    if kind is bytes or kind is bytearray:
+        return _bytes_head(len(value)) + bytes(value)
+    raise DflFileError(f"{where or 'the value'}: a {kind.__name__} cannot be saved in DeepFaceLab's files.")
+
+
+def _bytes_head(size: int) -> bytes:
+    return b"C" + struct.pack("<B", size) if size < 256 else b"\x8e" + struct.pack("<Q", size)
+
+
+def _dtype_piece(dtype: np.dtype[Any], where: str) -> bytes:
+    code = f"{dtype.kind}{dtype.itemsize}"
+    if not NUMERIC.fullmatch(code):
+        raise DflFileError(f"{where or 'the value'}: arrays of {dtype} cannot be saved, only numbers and booleans.")
+    order = _atom("|" if dtype.itemsize == 1 else "<", where)
+    minus = b"J\xff\xff\xff\xff"
+    return b"cnumpy\ndtype\n" + _atom(code, where) + b"\x89\x88\x87R(K\x03" + order + b"NNN" + minus * 2 + b"K\x00tb"
+
+
+def _array_pieces(array: np.ndarray[Any, Any], where: str) -> Iterator[bytes | memoryview]:
+    dtype = _dtype_piece(array.dtype, where)
+    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    shape = b"(" + b"".join(_atom(int(n), where) for n in array.shape) + b"t"
+    head = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01"
+    yield head + shape + dtype + b"\x89" + _bytes_head(flat.size)
+    yield flat.data
+    yield b"tb"
+
+
+def _is_rows(items: list[Any]) -> bool:
+    """Whether these are many [float, float] rows: a loss history has millions."""
+    return (
+        len(items) > 16
+        and set(map(type, items)) == {list}
+        and set(map(len, items)) == {2}
+        and set(map(type, chain.from_iterable(items))) == {float}
+    )
+
+
+def _row_bytes(items: list[list[float]]) -> bytes:
+    row = np.dtype([("open", "S3"), ("x", ">f8"), ("and", "S1"), ("y", ">f8"), ("close", "S1")])
+    rows = np.empty(len(items), row)
+    rows["open"], rows["and"], rows["close"] = b"](G", b"G", b"e"
+    rows["x"], rows["y"] = np.array(items, np.float64).T
+    return rows.tobytes()
+
+
+def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Writes a whole file or leaves the old one as it was: beside it, flushed to the disk, then put in its place.
+
+    data: bytes, or pieces such as `chunks` makes. Raises OSError; then `path` is untouched.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        with partial.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if os.name == "posix":  # the name itself must reach the disk too; Windows cannot open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
