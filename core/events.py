@@ -1,11 +1,11 @@
 """What the trainer says and what it can be told: plain data, so any front end can listen or drive.
 
-A sink is any callable taking one event. Commands go into a `queue.Queue` that the trainer empties between
-two iterations.
+A sink is any callable taking one event. Commands go into a queue that the trainer empties between two iterations.
 """
 
 from __future__ import annotations
 
+import queue
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -107,3 +107,7 @@ class Command:
 
     name: Literal["save", "backup", "preview", "stop"]
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+Commands = queue.SimpleQueue[Command]
+"""The way to the trainer. A SimpleQueue, because a signal handler may put into it while the trainer is reading."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.batch import Batch, Page
-from core.events import Command, Event, Previewed, Started, Stepped, Stopped, TargetReached
+from core.events import Command, Commands, Event, Previewed, Started, Stepped, Stopped, TargetReached
 from core.modeldir import ModelData, Part
 
 
@@ -63,7 +63,7 @@ class Trainer:
         task: Trainable,
         batches: Iterator[Batch],
         emit: Callable[[Event], None],
-        commands: queue.Queue[Command],
+        commands: Commands,
         saver: Saver,
         cadence: Cadence,
         clock: Callable[[], float],
@@ -100,7 +100,7 @@ class Trainer:
                 self._finish_target()
             if cadence.exit_at_target:
                 return self._leave("target")
-            if self._obey(self.commands.get(), fresh=True):
+            if self._obey(self._wait_command(), fresh=True):
                 return self._leave("command")
 
     def _at_target(self) -> bool:
@@ -111,6 +111,14 @@ class Trainer:
             return self.commands.get_nowait()
         except queue.Empty:
             return None
+
+    def _wait_command(self) -> Command:
+        while True:
+            try:
+                # A time limit, because a wait without one cannot be interrupted on Windows.
+                return self.commands.get(timeout=0.5)
+            except queue.Empty:
+                continue
 
     def _obey(self, command: Command, fresh: bool = False) -> bool:
         """Does what was asked; true to stop. fresh: preview a new batch (when training has paused)."""

@@ -1,0 +1,46 @@
+"""facesmith's command line:  python main.py train --help
+
+A verb is a module of mainscripts with `add_arguments(parser)` and `run(args) -> exit code`. Only the verb that is
+called is imported, so that `--help` answers at once. Verbs and flags that DFL has are spelled as in DFL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    ("train",): ("mainscripts.train", "train a model on two facesets"),
+    ("demo-faces",): ("mainscripts.demo_faces", "draw a faceset of a made-up person"),
+    ("bench", "step"): ("mainscripts.bench_step", "time a training iteration against its floor"),
+    ("bench", "samples"): ("mainscripts.bench_samples", "time the sample generator"),
+}
+
+
+def usage() -> str:
+    width = max(len(" ".join(verb)) for verb in VERBS)
+    lines = ["usage: main.py VERB [options]    (main.py VERB --help explains the options)", "", "verbs:"]
+    lines += [f"  {' '.join(verb):{width}}  {phrase}" for verb, (_, phrase) in VERBS.items()]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 wrong usage or answers, 130 left at a question."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    for verb, (module_name, phrase) in VERBS.items():
+        if tuple(words[: len(verb)]) == verb:
+            module = importlib.import_module(module_name)
+            parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=phrase.capitalize() + ".")
+            module.add_arguments(parser)
+            return int(module.run(parser.parse_args(words[len(verb) :])))
+    print(f"main.py: {words[0]!r} is not a verb.\n\n{usage()}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
