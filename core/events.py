@@ -109,5 +109,5 @@ class Command:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-Commands = queue.SimpleQueue[Command]
-"""The way to the trainer. A SimpleQueue, because a signal handler may put into it while the trainer is reading."""
+Commands = queue.Queue[Command]
+"""The way to the trainer: anybody may put, the trainer gets between two iterations."""

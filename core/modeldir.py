@@ -201,16 +201,14 @@ class ModelDir:
         pattern = re.compile(re.escape(self.full_name) + r"_(?!facesmith_).*\.(npy|dat|txt)$")
         return sorted(path for path in self.folder.iterdir() if pattern.match(path.name) and path.is_file())
 
-    def backup(self, pictures: Mapping[str, bytes] | None = None) -> Path:
-        """Copies the last saved files to `autobackups/01`, shifting 01..23 to 02..24. pictures: name -> JPG bytes."""
+    def backup(self) -> Path:
+        """Copies the last saved files to `autobackups/01`, shifting 01..23 to 02..24."""
         newest = self.backups_folder / "01"
         fresh = self.backups_folder / "00"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         for path in self.files():
             shutil.copy2(path, fresh / path.name)
-        for file_name, picture in (pictures or {}).items():
-            (fresh / file_name).write_bytes(picture)
         folders = [self.backups_folder / f"{number:02d}" for number in range(1, BACKUPS + 1)]
         first_gap = next((i for i, folder in enumerate(folders) if not folder.exists()), BACKUPS - 1)
         shutil.rmtree(folders[first_gap], ignore_errors=True)

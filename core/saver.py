@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.batch import Page
 from core.events import BackedUp, Event, Saved, Saving, Warned
 from core.modeldir import ModelData, ModelDir, Part
 from core.options import Values
@@ -24,14 +23,10 @@ class _Save:
 @dataclass(frozen=True)
 class _Backup:
     iteration: int
-    pages: list[Page]
 
 
 class BackgroundSaver:
-    """Writes a task's files to `directory`. A failed save is a warning while training goes on; `close` tells.
-
-    encode: turns a page into JPG bytes for the backup folder.
-    """
+    """Writes a task's files to `directory`. A failed save is a warning while training goes on; `close` tells."""
 
     def __init__(
         self,
@@ -41,10 +36,9 @@ class BackgroundSaver:
         device: str,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
-        encode: Callable[[Page], bytes],
     ) -> None:
         self._task, self._directory, self._values, self._device = task, directory, values, device
-        self._emit, self._clock, self._encode = emit, clock, encode
+        self._emit, self._clock = emit, clock
         # One waiting job: a disk slower than the cadence makes the loop wait rather than fill the memory.
         self._jobs: queue.Queue[_Save | _Backup | None] = queue.Queue(1)
         self._saved_ok = True
@@ -55,8 +49,8 @@ class BackgroundSaver:
         self._emit(Saving(self._task.data.iter))
         self._jobs.put(_Save(self._task.parts(), self._task.data.copy(), losses))
 
-    def backup(self, pages: list[Page]) -> None:
-        self._jobs.put(_Backup(self._task.data.iter, pages))
+    def backup(self) -> None:
+        self._jobs.put(_Backup(self._task.data.iter))
 
     def close(self) -> bool:
         """Waits for what is under way; whether the last save reached the disk."""
@@ -70,10 +64,7 @@ class BackgroundSaver:
                 if isinstance(job, _Save):
                     self._write(job)
                 else:
-                    folder = self._directory.backup(
-                        {f"preview_{title}.jpg": self._encode((title, rows)) for title, rows in job.pages}
-                    )
-                    self._emit(BackedUp(job.iteration, folder))
+                    self._emit(BackedUp(job.iteration, self._directory.backup()))
             except OSError as error:
                 what = "save" if isinstance(job, _Save) else "back up"
                 self._saved_ok = self._saved_ok and not isinstance(job, _Save)

@@ -36,7 +36,7 @@ class Saver(Protocol):
 
     def save(self, losses: dict[str, float] | None) -> None: ...
 
-    def backup(self, pages: list[Page]) -> None: ...
+    def backup(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Trainer:
         if command.name == "save":
             self._save()
         elif command.name == "backup":
-            self.saver.backup(self._pages())
+            self.saver.backup()
         elif command.name == "preview":
             if fresh:
                 self._draw()
@@ -163,7 +163,7 @@ class Trainer:
             self._preview()
             if 0 < cadence.backup_hours * 3600 <= now - self._backed_up_at:
                 self._backed_up_at = now
-                self.saver.backup(self._pages())
+                self.saver.backup()
             self._mark = self.clock()
 
     def _flush(self) -> None:

@@ -1,0 +1,166 @@
+"""What is settled before training: which model, on which faces, with which options, on which device.
+
+Facesets are opened first and nothing is written here, so that every mistake is found while the disk is untouched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import device as devices
+from core import prompts
+from core.batch import SampleRequest
+from core.device import Device
+from core.modeldir import ModelData, ModelDir, ModelError, saved_models
+from core.options import Option, OptionError, Values, settle
+from core.values import parse_sets
+from models import MODELS, ModelSpec, Task
+from samplelib.faceset import Faceset
+from samplelib.process import check
+
+Say = Callable[[str], None]
+BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
+
+
+@dataclass
+class Setup:
+    """A training about to begin. data: the stored record of an existing model, None for a new one."""
+
+    spec: ModelSpec
+    directory: ModelDir
+    data: ModelData | None
+    values: Values
+    device: Device
+    facesets: dict[str, Faceset]
+    requests: dict[str, SampleRequest]
+    seed: int
+
+
+def open_facesets(args: argparse.Namespace, say: Say) -> dict[str, Faceset]:
+    """Both facesets, without decoding a picture. Raises FacesetError for a folder of no use."""
+    facesets = {}
+    folders: dict[str, Path] = {"src": args.training_data_src_dir, "dst": args.training_data_dst_dir}
+    for side, folder in folders.items():
+        facesets[side] = Faceset.open(folder, lambda text, side=side: say(f"{side}: {text}"))  # type: ignore[misc]
+        say(f"{side}: {facesets[side].summary()}")
+    return facesets
+
+
+def find_spec(class_name: str) -> ModelSpec:
+    """The model class of that name in any case. Raises OptionError listing the classes."""
+    for name, spec in MODELS.items():
+        if name.lower() == class_name.lower():
+            return spec
+    raise OptionError(f"--model: got {class_name!r}, allowed is {' / '.join(MODELS)}.")
+
+
+def choose_name(args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Terminal | None, say: Say) -> str:
+    """--force-model-name, else the newest (--silent-start, no terminal), else the user's choice."""
+    if args.force_model_name:
+        return prompts.check_name(args.force_model_name)
+    saved = saved_models(args.model_dir, spec.name)
+    if terminal is None or (args.silent_start and saved):
+        name = saved[0] if saved else "new"
+        say(f'Silent start: chose model "{name}".' if args.silent_start else f'Model: "{name}".')
+        return name
+    return prompts.ask_model_name(terminal, saved)
+
+
+def choose_device(args: argparse.Namespace, terminal: prompts.Terminal | None) -> Device:
+    """The device by flag, by question, or the one with most memory."""
+    if args.cpu_only:
+        return devices.CPU
+    found = devices.gpus()
+    table = {device.key: device for device in (devices.CPU, *found)}
+    if args.force_gpu_idxs is not None:
+        if args.force_gpu_idxs.upper() not in table:
+            raise OptionError(f"--force-gpu-idxs: got {args.force_gpu_idxs!r}, allowed is one of {', '.join(table)}.")
+        return table[args.force_gpu_idxs.upper()]
+    best = devices.best(found)
+    if terminal is None or args.silent_start or not found:
+        return best
+    names = {key: devices.describe(device) for key, device in table.items()}
+    return table[prompts.ask_device(terminal, names, best.key)]
+
+
+def choose_values(
+    spec: ModelSpec, given: Mapping[str, Any], directory: ModelDir, data: ModelData | None, terminal: prompts.Terminal | None
+) -> Values:
+    """Options from --set, the questions, the stored model and defaults. Raises OptionError."""
+    stored = data.options if data is not None else {}
+    preferred = {} if data is not None else directory.read_default_options()
+    initial = spec.resolve(given, stored, preferred)
+    if terminal is None or (data is not None and not prompts.ask_override(terminal)):
+        return initial
+    fixed = {key: initial.chosen[key] for key in given if key in initial.chosen}
+    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, initial.chosen, fixed, first_run=data is None))
+
+
+def read_data(directory: ModelDir) -> ModelData | None:
+    """The record of an existing model; None for a new one. Parts without a data.dat are not overwritten."""
+    if directory.data_path.exists():
+        data = directory.read_data()
+        return data if data.iter else None
+    orphans = [path.name for path in directory.files()] if directory.folder.is_dir() else []
+    if orphans:
+        raise ModelError(
+            f"{directory.folder} holds {', '.join(orphans)} but no {directory.data_path.name}: training a new model of "
+            "that name would overwrite them. Put data.dat back, move the files away, or choose another name."
+        )
+    return None
+
+
+def prepare(
+    args: argparse.Namespace, directory: ModelDir, spec: ModelSpec, terminal: prompts.Terminal | None,
+    facesets: dict[str, Faceset], say: Say,
+) -> Setup:  # fmt: skip
+    """Everything from the stored record to the checked facesets, asking what is to be asked."""
+    given = parse_sets(args.sets)
+    if args.target_iter is not None:
+        given["target_iter"] = str(args.target_iter)
+    say(f"Loading {directory.full_name} model...")
+    data = read_data(directory)
+    if data is None:
+        say("Model first run.")
+    device = choose_device(args, terminal)
+    if data is None and device.memory >= BIG_GPU:
+        spec = spec.with_defaults(batch_size=8)
+    values = choose_values(spec, given, directory, data, terminal)
+    requests = spec.requests(values)
+    for side, request in requests.items():
+        check(facesets[side], request)
+    seed = args.seed if args.seed is not None else secrets.randbits(31)
+    return Setup(spec, directory, data, values, device, facesets, requests, seed)
+
+
+def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, say: Say) -> Task:
+    """The network, with the stored weights of an existing model. A missing part is asked about, never silently new."""
+    say("Initializing models...")
+    task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
+    if setup.data is None:
+        return task
+    wanted = list(reinit)
+    unknown = sorted(set(wanted) - set(task.network_parts))
+    if unknown:
+        raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(task.network_parts)}.")
+    for stem in setup.directory.missing(task.network_parts):
+        if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):
+            wanted.append(stem)
+    for note in task.load(setup.directory.folder, setup.directory.name, wanted):
+        say(note)
+    return task
+
+
+def _ask_reinit(terminal: prompts.Terminal, stem: str) -> bool:
+    row = Option(
+        stem, "bool", f"{stem} is missing. Start it anew?",
+        f"The file of {stem} is not in the model folder. y fills it with fresh random weights and goes on; n leaves, so "
+        "that you can put the file back. Deleting inter_AB on purpose is a known way to reuse a liae model for new people.",
+        default=False,
+    )  # fmt: skip
+    return bool(prompts.ask_row(terminal, row, False))
