@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""The demo: two made-up people, a small SAEHD model, a couple of minutes. `bash bat/linux/demo.sh [flags of train]`.
+
+Every number of the demo stands here. Runs again: the faces are kept and the model goes on from where it was, so
+`--target-iter 10000` continues it. Needs neither a terminal nor a display.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKSPACE = ROOT / "workspace" / "demo"
+NAME = "demo"
+PEOPLE = {"data_src": 0, "data_dst": 1}
+COUNT, SIZE = 200, 256
+TARGET = 1500
+OPTIONS = {
+    "resolution": 64,
+    "face_type": "wf",
+    "archi": "df-ud",
+    "ae_dims": 64,
+    "e_dims": 32,
+    "d_dims": 32,
+    "d_mask_dims": 16,
+    "batch_size": 4,
+    "write_preview_history": "y",
+}
+
+
+def faces_command(side: str) -> list[str]:
+    """Draws the person of one side."""
+    folder = WORKSPACE / side / "aligned"
+    return [
+        "demo-faces", "--output-dir", str(folder),
+        "--identity", str(PEOPLE[side]), "--count", str(COUNT), "--size", str(SIZE),
+    ]  # fmt: skip
+
+
+def train_command(more: list[str]) -> list[str]:
+    """Trains on both people and ends at the target. A later flag wins, so `more` can change anything."""
+    sets = [part for key, value in OPTIONS.items() for part in ("--set", f"{key}={value}")]
+    return [
+        "train",
+        "--training-data-src-dir", str(WORKSPACE / "data_src" / "aligned"),
+        "--training-data-dst-dir", str(WORKSPACE / "data_dst" / "aligned"),
+        "--model-dir", str(WORKSPACE / "model"),
+        "--model", "SAEHD", "--force-model-name", NAME,
+        "--target-iter", str(TARGET), "--exit-at-target", *sets, *more,
+    ]  # fmt: skip
+
+
+def run(command: list[str]) -> int:
+    """Runs one verb of main.py. Without a terminal on its input it asks nothing."""
+    return subprocess.run([sys.executable, str(ROOT / "main.py"), *command], stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def main(more: list[str]) -> int:
+    """Exit code of the first command that fails, else 0."""
+    # Ctrl-C reaches the trainer too, which saves and leaves: wait for it instead of killing it.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    for side in PEOPLE:
+        if not any((WORKSPACE / side / "aligned").glob("*.jpg")):
+            code = run(faces_command(side))
+            if code:
+                return code
+    code = run(train_command(more))
+    if code:
+        return code
+    model = WORKSPACE / "model"
+    pictures = sorted(path.name for path in model.glob(f"{NAME}_SAEHD_preview*.jpg"))
+    print(f"\nModel:    {model} ({NAME}_SAEHD_*)")
+    print(f"Previews: {', '.join(pictures) or 'the window'}; as it learned: {model / f'{NAME}_SAEHD_history'}")
+    print(f"Faces:    {WORKSPACE / 'data_src'} (src), {WORKSPACE / 'data_dst'} (dst)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
