@@ -20,7 +20,7 @@ from core.events import BackedUp, Event, Previewed, Started, Stepped
 from core.preview import Picture, draw_page
 
 COMMENT = (
-    "Synthetic media made by facesmith, a face-swap trainer: faces here are drawn by a neural network. "
+    "Synthetic media: contains faces drawn by a neural network. Made by facesmith, a face-swap trainer. "
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 )
 QUALITY = 90

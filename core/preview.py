@@ -265,11 +265,11 @@ def _smooth(mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _axis(picture: Picture, lines: npt.NDArray[Any], top: float) -> int:
     """Write the values of the grid lines on the left; give the width they take."""
     labels = [_number(top * (5 - i) / 5) for i in range(6)]
-    left = max(_text_width(label, 0.33) for label in labels) + 8
+    left = max(_text_width(label, 0.36) for label in labels) + 8
     picture[:, :left] = _BACKGROUND
     for i, label in enumerate(labels):
         y = int(np.clip(int(lines[i]) + 4, 9, picture.shape[0] - 2))
-        _text(picture, label, (left - 4 - _text_width(label, 0.33), y), 0.33)
+        _text(picture, label, (left - 4 - _text_width(label, 0.36), y), 0.36)
     return left
 
 

@@ -1,0 +1,275 @@
+"""Preview window: a sink that draws what events say and shows it in a process of its own (core/window_child.py).
+
+The trainer never waits for it: events are taken in one thread, the child's keys are read in another. Pages, graph
+and key meanings live on this side; the child only shows the picture in a mapped file. Whatever ends the window (closed
+by the user, crashed, killed, could not start) is reported once to `on_lost`, and training goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from core.events import Command, Event, Previewed, Started, Stepped
+from core.history import Board
+from core.preview import MAX_SIZE, RANGES, waiting
+from core.sinks import Background, Every, ask
+from core.window_child import HEADER, Frames
+
+TITLE = "Training preview"
+
+COMMAND_KEYS: dict[str, Literal["save", "backup", "preview", "stop"]] = {
+    "s": "save",
+    "b": "backup",
+    "p": "preview",
+    "\r": "stop",
+}
+_KEYPAD_ENTER = 0xFF8D  # X11 key symbol, which GTK builds of OpenCV report
+_SLOT = MAX_SIZE[0] * MAX_SIZE[1] * 3
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def display_problem(environ: Mapping[str, str], platform: str) -> str:
+    """Why no window can be opened here, or "" where one may be. platform: as `sys.platform`."""
+    if platform in ("win32", "darwin", "cygwin"):
+        return ""
+    if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
+        return ""
+    return "no display: neither DISPLAY nor WAYLAND_DISPLAY is set"
+
+
+class Window:
+    """Sink: shows the preview pages, and puts the user's keys into `commands`.
+
+    on_lost: called once, from another thread, with the reason when the window is gone without `close()`.
+    refresh: seconds between redraws of the graph while iterations go by. start_timeout: seconds the window may take
+    to appear. child: the command that serves the window, given the picture's path and the title.
+    """
+
+    def __init__(
+        self,
+        commands: queue.Queue[Command],
+        on_lost: Callable[[str], object],
+        *,
+        title: str = TITLE,
+        refresh: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        start_timeout: float = 60.0,
+        child: tuple[str, ...] = (sys.executable, "-m", "core.window_child"),
+    ) -> None:
+        self._commands, self._on_lost, self._title = commands, on_lost, title
+        self._start_timeout, self._child = start_timeout, child
+        self._board = Board()
+        self._page = ""
+        self._range = 0
+        self._due = Every(refresh, clock)
+        self._lock = threading.Lock()  # guards what is above and the two below
+        self._frames: Frames | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._closing = False
+        self.ready = threading.Event()
+        """Set once the window is on the screen."""
+        self._events = Background(self._take, name="preview window")
+        self._server = threading.Thread(target=self._serve, name="preview window keys", daemon=True)
+        self._server.start()
+
+    def __call__(self, event: Event) -> None:
+        self._events(event)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Take the window down. Returns within about `timeout` seconds."""
+        with self._lock:
+            self._closing = True
+            process = self._process
+        self._events.close(timeout)
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        if self._server is not threading.current_thread():
+            self._server.join(timeout)
+            if self._server.is_alive() and process is not None:
+                process.kill()
+                self._server.join(timeout)
+
+    def _take(self, event: Event) -> None:
+        with self._lock:
+            self._board.take(event)
+            if isinstance(event, Previewed) and not event.history:
+                titles = [title for title, _ in self._board.pages]
+                if titles and self._page not in titles:
+                    self._page = titles[0]
+                self._draw()
+            elif isinstance(event, Started) or (isinstance(event, Stepped) and self._board.pages and self._due()):
+                self._draw()
+
+    def _draw(self) -> None:
+        if self._frames is None:
+            return
+        if not self._board.pages:
+            self._frames.publish(waiting("Waiting for the first preview"))
+            return
+        titles = [title for title, _ in self._board.pages]
+        self._frames.publish(self._board.draw(titles.index(self._page), last=RANGES[self._range]))
+
+    def _key(self, code: int) -> None:
+        key = key_name(code)
+        if key in COMMAND_KEYS:
+            ask(self._commands, COMMAND_KEYS[key])
+            return
+        with self._lock:
+            titles = [title for title, _ in self._board.pages]
+            if key == " " and titles:
+                self._page = titles[(titles.index(self._page) + 1) % len(titles)]
+            elif key == "l":
+                self._range = (self._range + 1) % len(RANGES)
+            else:
+                return
+            self._draw()
+
+    def _serve(self) -> None:
+        """Start the child, follow what it says until it ends, report why it ended."""
+        try:
+            path = picture_file(_SLOT)
+        except OSError as error:
+            self._on_lost(f"no room for the preview window's picture: {error.strerror or error}")
+            return
+        try:
+            reason = self._follow(path)
+        except OSError as error:
+            reason = f"the preview window's process cannot be started: {error}"
+        finally:
+            with self._lock:
+                frames, self._frames, self._process = self._frames, None, None
+                if frames is not None:
+                    frames.close()
+            path.unlink(missing_ok=True)
+        if not self._closing:
+            self._on_lost(reason)
+
+    def _follow(self, path: Path) -> str:
+        with self._lock:
+            if self._closing:
+                return ""
+            self._frames = Frames(path)
+            self._draw()
+            self._process = process = _start([*self._child, str(path), self._title])
+        errors: deque[str] = deque(maxlen=50)
+        listener = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
+        listener.start()
+        too_late = threading.Event()
+
+        def give_up() -> None:
+            too_late.set()
+            process.kill()
+
+        late = threading.Timer(self._start_timeout, give_up)
+        late.daemon = True
+        late.start()
+        closed = False
+        assert process.stdout is not None  # a pipe was asked for
+        with process.stdout:
+            for line in process.stdout:
+                word, _, rest = line.strip().partition(" ")
+                if word == "ready":
+                    late.cancel()
+                    self.ready.set()
+                    if os.name == "posix":
+                        path.unlink(missing_ok=True)  # mapped by both by now: nothing stays behind if we are killed
+                elif word == "key":
+                    self._key(int(rest))
+                elif word == "closed":
+                    closed = True
+        late.cancel()
+        code = process.wait()
+        listener.join(1)
+        for pipe in (process.stdin, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        if closed:
+            return "the preview window was closed"
+        if too_late.is_set():
+            return f"the preview window did not appear within {self._start_timeout:.0f} s"
+        return _reason(self.ready.is_set(), code, list(errors))
+
+
+def key_name(code: int) -> str:
+    """What the code of `cv2.waitKeyEx` stands for: a lower-case character, "\\r" for either Enter, or ""."""
+    code &= 0xFFFF  # modifiers are above; so are Windows' cursor keys
+    if code in (10, 13, _KEYPAD_ENTER):
+        return "\r"
+    return chr(code).lower() if 32 <= code < 127 else ""
+
+
+def picture_file(slot: int) -> Path:
+    """A new mapped file for pictures of `slot` bytes, in memory where there is room, else in the temporary folder.
+
+    Raises OSError where neither has room.
+    """
+    need = HEADER + 2 * slot
+    folders = [Path("/dev/shm"), Path(tempfile.gettempdir())]
+    for folder in folders:
+        if not folder.is_dir() or (folder != folders[-1] and shutil.disk_usage(folder).free < 2 * need):
+            continue
+        handle, name = tempfile.mkstemp(prefix="facesmith-preview-", dir=folder)
+        os.close(handle)
+        path = Path(name)
+        try:
+            Frames.create(path, slot)
+        except OSError:
+            path.unlink(missing_ok=True)
+            if folder == folders[-1]:
+                raise
+            continue
+        return path
+    raise OSError(f"{folders[-1]} is not a folder")
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    environ = dict(os.environ)
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    # cwd and PYTHONPATH: found from anywhere, and no `core` of the user's folder is taken for ours
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
+    environ["QT_LOGGING_RULES"] = "*.debug=false;*.info=false"
+    if environ.get("DISPLAY") and environ.get("QT_QPA_PLATFORM", "").startswith("wayland"):
+        environ["QT_QPA_PLATFORM"] = "xcb"  # the only one OpenCV's wheels bring
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=_ROOT,
+        env=environ,
+        # out of the terminal's process group: its Ctrl-C is for the trainer
+        start_new_session=os.name == "posix",
+        creationflags=flags,
+    )
+
+
+def _reason(was_ready: bool, code: int, errors: list[str]) -> str:
+    """One line from how the child ended and its last words; Qt's chatter is passed over where something tells more."""
+    lines = [line.strip() for line in errors if line.strip()]
+    telling = [line for line in lines if any(word in line.lower() for word in ("could not", "cannot", "error"))]
+    last = (telling or lines or [""])[-1]
+    what = "the preview window's process ended" if was_ready else "the preview window cannot be opened"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            what += f" ({signal.Signals(-code).name})"
+    elif was_ready:
+        what += f" (exit code {code})"
+    return f"{what}: {last}" if last else what
