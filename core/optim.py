@@ -1,0 +1,253 @@
+"""AdaBelief and RMSprop as DeepFaceLab steps them, with clipping, cosine and learning rate dropout.
+
+Notable choices:
+- The update is memory traffic. On the CPU each tensor is walked in chunks that stay in the cache while all operations
+  of the update pass over them; elsewhere weights, gradients and moments are views of one flat buffer each, so an
+  update is a handful of kernels whatever the number of tensors.
+- Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
+- The mask of learning rate dropout is a counter-based hash, a function of seed, iteration, tensor and element only:
+  it does not depend on device, chunks or what was drawn before, and costs half of drawing from a generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.nn import Array, from_dfl, misfit, to_dfl
+
+CHUNK = 1 << 17  # elements: weight, gradient, two moments and the scratch of both threads fit a 2 MB cache each
+KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
+
+
+class LrDropout:
+    """Which elements learning rate dropout lets move in a step: 77 of 256, drawn anew each iteration."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._counter = self._words = torch.empty(0, dtype=torch.int32)
+
+    def keys(self, iteration: int, tensors: int) -> list[list[int]]:
+        """Two 32-bit keys for each tensor of this iteration."""
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + iteration) & 0x7FFFFFFFFFFFFFFF)
+        keys: list[list[int]] = torch.randint(-(2**31), 2**31, (tensors, 2), generator=generator).tolist()
+        return keys
+
+    def mask(self, key: Sequence[int], count: int, device: torch.device) -> Tensor:
+        """(count,) uint8: 1 where an element moves, 0 where not. Overwritten by the next call."""
+        words = (count + 3) // 4
+        if self._counter.numel() < words or self._counter.device != device:
+            self._counter = torch.arange(words, dtype=torch.int32, device=device)
+            self._words = torch.empty((2, words), dtype=torch.int32, device=device)
+        x, shifted = self._words[0, :words], self._words[1, :words]
+        torch.add(self._counter[:words], key[0], out=x)
+        # A 32-bit integer mix: two rounds of shift, xor and multiply. The last shifted word is added, not xored: right
+        # shifts of signed integers drag the sign along, and an xor would clear the top bit.
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
+            torch.bitwise_right_shift(x, shift, out=shifted)
+            x.bitwise_xor_(shifted).mul_(factor).add_(key[1])
+        torch.bitwise_right_shift(x, 16, out=shifted)
+        draws = x.add_(shifted).view(torch.uint8)[:count]
+        return draws.clamp_(KEPT - 1, KEPT).neg_().add_(KEPT)  # 77 - 76 or 77 - 77
+
+
+class Optimizer:
+    """Common part of AdaBelief and RMSprop over named weights.
+
+    weights: `<part>/<DFL's weight name without :0>` -> parameter; all of them are in the file. trained: the names
+    that are stepped (default: all). lr_cos: period in iterations, 0 = constant rate. `iterations` counts steps.
+    """
+
+    slots: tuple[str, ...]
+
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        *,
+        trained: Collection[str] | None = None,
+        lr: float = 5e-5,
+        clip_norm: float = 0.0,
+        lr_cos: int = 0,
+        dropout: LrDropout | None = None,
+        flat: bool | None = None,
+    ) -> None:
+        self.weights = dict(weights)
+        self.lr, self.clip_norm, self.lr_cos, self.dropout = lr, clip_norm, lr_cos, dropout
+        self.iterations = 0
+        self.trained = [name for name in self.weights if trained is None or name in trained]
+        device = next(iter(self.weights.values())).device
+        flat = device.type != "cpu" if flat is None else flat
+        self.moments = {slot: {n: torch.zeros_like(w.detach()) for n, w in self.weights.items()} for slot in self.slots}
+        self.flat_gradient: Tensor | None = self._flatten() if flat else None
+        self._spans = self._split(CHUNK)
+        longest = max((span[0].numel() for spans in self._spans for span in spans), default=0)
+        self._scratch = [torch.empty(longest, device=device) for _ in range(3)]
+
+    def _flatten(self) -> Tensor:
+        """Moves trained weights, their gradients and moments into one buffer each; returns the gradients'."""
+        count = sum(self.weights[name].numel() for name in self.trained)
+        device = self.weights[self.trained[0]].device
+        buffers = [torch.zeros(count, device=device) for _ in range(2 + len(self.slots))]
+        start = 0
+        for name in self.trained:
+            weight = self.weights[name]
+            views = [like(buffer[start : start + weight.numel()], weight) for buffer in buffers]
+            views[0].copy_(weight.detach())
+            weight.data, weight.grad = views[0], views[1]
+            for slot, view in zip(self.slots, views[2:], strict=True):
+                self.moments[slot][name] = view
+            start += weight.numel()
+        self._flat = [buffers[0], *buffers[2:]]
+        return buffers[1]
+
+    def _split(self, chunk: int) -> list[list[tuple[Tensor, ...]]]:
+        """For every stepped tensor its chunks: (weight, moments...), 1-D views."""
+        if self.flat_gradient is not None:
+            return [[tuple(self._flat)]]
+        result = []
+        for name in self.trained:
+            tensors = [self.weights[name].detach(), *(self.moments[slot][name] for slot in self.slots)]
+            result.append(list(zip(*(in_memory_order(tensor).split(chunk) for tensor in tensors), strict=True)))
+        return result
+
+    def zero_grad(self) -> None:
+        """Before a backward pass. Gradients are dropped where the next pass can hand over its own buffers."""
+        if self.flat_gradient is not None:
+            self.flat_gradient.zero_()
+            return
+        for name in self.trained:
+            self.weights[name].grad = None
+
+    def _gradients(self) -> list[Tensor]:
+        if self.flat_gradient is not None:
+            return [self.flat_gradient]
+        gradients = []
+        for name in self.trained:
+            gradient = self.weights[name].grad
+            if gradient is None:
+                raise RuntimeError(f"{name} has no gradient: run a backward pass that reaches it before a step")
+            gradients.append(in_memory_order(gradient))
+        return gradients
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the gradients; they are left as they were."""
+        self.iterations += 1
+        lr = self.lr
+        if self.lr_cos:
+            lr *= (math.cos(2 * math.pi * self.iterations / self.lr_cos) + 1) / 2
+        gradients = self._gradients()
+        scale = self._clip_scale(gradients)
+        keys = self.dropout.keys(self.iterations, len(gradients)) if self.dropout else []
+        for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
+            start, mask = 0, gradient
+            if self.dropout:
+                mask = self.dropout.mask(keys[i], gradient.numel(), gradient.device)
+            for span in spans:
+                weight, count = span[0], span[0].numel()
+                scratch, second, keep = (buffer[:count] for buffer in self._scratch)
+                piece = gradient[start : start + count]
+                if scale is not None:
+                    piece = torch.mul(piece, scale, out=second)
+                direction = self.update(piece, span[1:], scratch)
+                if self.dropout:
+                    torch.div(direction, scratch, out=scratch)
+                    weight.addcmul_(scratch, keep.copy_(mask[start : start + count]), value=-lr)
+                else:
+                    weight.addcdiv_(direction, scratch, value=-lr)
+                start += count
+
+    def _clip_scale(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """What brings the global L2 norm down to clip_norm, as a 0-d tensor on the device; None when not needed."""
+        if not self.clip_norm:
+            return None
+        norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
+        scale = (self.clip_norm / norm).clamp(max=1.0)
+        # On the CPU reading a value back is free, elsewhere it would wait for the device.
+        return None if norm.device.type == "cpu" and scale.item() == 1.0 else scale
+
+    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
+        """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Array]:
+        """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""
+        result: dict[str, Array] = {"iters:0": torch.tensor(self.iterations, dtype=torch.int64).numpy()[()]}
+        for name, tensor in self._named_moments():
+            result[name] = to_dfl(tensor)
+        return result
+
+    def _named_moments(self) -> Iterator[tuple[str, Tensor]]:
+        for slot, tensors in self.moments.items():
+            for name, tensor in tensors.items():
+                yield f"{slot}_{name}_0:0", tensor
+
+    def load_state(self, found: Mapping[str, Array]) -> str:
+        """Takes a DFL optimizer file; returns a line for the user, or nothing.
+
+        A file of the other optimizer gives its iteration count only, the moments start anew. Raises ValueError,
+        before any change, naming the tensor that does not fit, what was expected and what was found.
+        """
+        iterations = found.get("iters:0")
+        if iterations is None or getattr(iterations, "size", 0) != 1 or iterations.dtype.kind not in "iu":
+            raise ValueError("iters:0: expected one whole number, found " + describe(iterations))
+        moments = {name: array for name, array in found.items() if name != "iters:0"}
+        expected = dict(self._named_moments())
+        other = all(not name.startswith(tuple(f"{slot}_" for slot in self.slots)) for name in moments)
+        if not other and (reason := misfit(expected, moments)):
+            raise ValueError(reason)
+        self.iterations = int(iterations)
+        for name, tensor in expected.items():
+            tensor.zero_() if other else tensor.copy_(from_dfl(moments[name]))
+        if not other:
+            return ""
+        return f"Another optimizer than {type(self).__name__} was in use: fresh moments, {self.iterations} steps kept."
+
+
+class AdaBelief(Optimizer):
+    """AdaBelief (Zhuang et al. 2020) in DFL's form: m = 0.9 m + 0.1 g; v = 0.999 v + 0.001 (g - m)^2;
+    w -= lr * m / (sqrt(v) + 1e-6); no bias correction, no epsilon inside v."""
+
+    slots = ("ms", "vs")
+
+    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
+        m, v = moments
+        torch.sub(gradient, m, out=scratch)
+        m.add_(scratch, alpha=0.1)
+        v.mul_(0.999).addcmul_(scratch, scratch, value=0.001 * 0.9**2)  # g - m_new = 0.9 (g - m_old)
+        torch.sqrt(v, out=scratch).add_(1e-6)
+        return m
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012) in DFL's form: a = 0.9 a + 0.1 g^2; w -= lr * g / (sqrt(a) + 1e-6)."""
+
+    slots = ("acc",)
+
+    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
+        (accumulator,) = moments
+        accumulator.mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        torch.sqrt(accumulator, out=scratch).add_(1e-6)
+        return gradient
+
+
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """The elements as a 1-D view, in the order a channels_last kernel or any other contiguous tensor holds them."""
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+
+
+def like(flat: Tensor, weight: Tensor) -> Tensor:
+    """A 1-D buffer seen in the shape of `weight` and its memory order: the inverse of `in_memory_order`."""
+    if weight.dim() != 4:
+        return flat.view(weight.shape)
+    o, i, h, w = weight.shape
+    return flat.view(o, h, w, i).permute(0, 3, 1, 2)
+
+
+def describe(array: Any) -> str:
+    """Shape and type of what a file holds, for error messages."""
+    return "nothing" if array is None else f"{tuple(getattr(array, 'shape', ()))} {getattr(array, 'dtype', '?')}"
