@@ -1,0 +1,111 @@
+"""How many samples a second the sample generator makes:
+
+    python main.py bench samples --src workspace/data_src/aligned --dst workspace/data_dst/aligned --workers 2
+
+A sample is one face with its four arrays (warped, target, mask, mask_em). Figures are medians over rounds, after the
+ring of batches was emptied once; per core divides by the processors the workers can use. The parent does nothing but
+take batches, so this is the most a trainer could be fed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samplelib.faceset import Faceset, FacesetError
+
+from core.batch import SampleRequest
+from facelib.facetype import SHORT
+from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement: samples per second of the median round, and seconds from construction to the first batch."""
+
+    resolution: int
+    workers: int
+    samples_per_s: float
+    first_batch_s: float
+
+    def plain(self) -> dict[str, Any]:
+        cores = max(1, min(self.workers, usable_cores()))
+        return {
+            "bench": "samples",
+            "resolution": self.resolution,
+            "ct_mode": "none",
+            "workers": self.workers,
+            "samples_per_s": round(self.samples_per_s, 1),
+            "samples_per_s_per_core": round(self.samples_per_s / cores, 1),
+            "first_batch_s": round(self.first_batch_s, 3),
+        }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--src", type=Path, required=True, metavar="DIR", help="folder of aligned faces of src")
+    parser.add_argument("--dst", type=Path, required=True, metavar="DIR", help="folder of aligned faces of dst")
+    parser.add_argument("--resolution", type=int, nargs="+", default=[128], metavar="N", help="pixels; several allowed")
+    parser.add_argument("--face-type", choices=tuple(SHORT), default="wf", help="what the model would want (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="length of a round (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    workers = default_workers() if args.workers is None else args.workers
+    try:
+        facesets = {"src": Faceset.open(args.src, warn), "dst": Faceset.open(args.dst, warn)}
+        for resolution in args.resolution:
+            request = SampleRequest(resolution, SHORT[args.face_type])
+            with Loader(
+                facesets, {"src": request, "dst": request}, args.batch_size, seed=0, workers=workers, warn=warn
+            ) as loader:
+                result = measure(loader, resolution, workers, args.batch_size * 2, args.rounds, args.seconds)
+            for line in _lines(result, args.json):
+                print(line, flush=True)
+    except (FacesetError, LoaderError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(
+    loader: Loader, resolution: int, workers: int, samples: int, rounds: int, seconds: float
+) -> Result:
+    """Time a fresh loader whose batches hold `samples` samples."""
+    started = time.perf_counter()
+    next(loader)
+    first = time.perf_counter() - started
+    for _ in range(loader.slots):  # what was made ahead was not made in the time that is measured
+        next(loader)
+    rates = []
+    for _ in range(rounds):
+        started, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - started) < seconds:
+            next(loader)
+            count += samples
+        rates.append(count / passed)
+    return Result(resolution, workers, statistics.median(rates), first)
+
+
+def _lines(result: Result, as_json: bool) -> Iterator[str]:
+    plain = result.plain()
+    if as_json:
+        yield json.dumps(plain)
+    else:
+        yield (
+            f"{result.resolution:4d} px, {result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
+            f"({plain['samples_per_s_per_core']:.1f} per core), first batch after {result.first_batch_s:.2f} s"
+        )

@@ -1,0 +1,222 @@
+"""Batches in order, made ahead by worker processes.
+
+The parent decides which face is sample number n of a side (samplelib.sampling); workers only compute, each
+writing its rows straight into a ring of batches in shared memory. A sample depends on (seed, side, number) and
+its face alone, so batches are the same for any number of workers, and a run resumes at any position.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.batch import Batch, SampleRequest, Side
+from samplelib.faceset import Faceset
+from samplelib.pool import Done, Fatal, Job, Note, Pool
+from samplelib.process import check
+from samplelib.sampling import Order
+from samplelib.sharedbuf import Layout, SharedBuffer
+from samplelib.worker import Maker, NoUsableFaces, hello, layout
+
+MAX_WORKERS = 8
+RING_BYTES = 256 << 20
+MIN_SLOTS, MAX_SLOTS = 3, 16
+MAX_JOB = 8
+SLOW_S = 30.0
+
+
+class LoaderError(RuntimeError):
+    """No more batches can be made; the text says why."""
+
+
+def usable_cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """How many workers suit this machine: one for each processor this process may use, eight at most (as DFL)."""
+    return max(1, min(MAX_WORKERS, usable_cores()))
+
+
+class Loader:
+    """An endless iterator of `Batch`es of float32 (N, C, H, W) arrays, BGR, [0, 1].
+
+    The arrays are views of a shared buffer, valid until the next `next()`. position: batches consumed, also where
+    to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
+    caller's thread) with what the user should know: broken faces, dead workers. Raises FacesetError at once when a
+    faceset does not suit its request, LoaderError from `next()` when no more batches can be made.
+    """
+
+    def __init__(
+        self,
+        facesets: Mapping[str, Faceset],
+        requests: Mapping[str, SampleRequest],
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int,
+        position: int = 0,
+        warn: Callable[[str], None],
+    ) -> None:
+        if set(facesets) != set(requests):
+            raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
+        for side, request in requests.items():
+            check(facesets[side], request)
+        self.position = position
+        self.wait_ms = 0.0
+        self._facesets, self._requests, self._batch_size = dict(facesets), dict(requests), batch_size
+        self._warn = warn
+        self._told: set[tuple[str, int]] = set()
+        self._orders = {
+            side: Order(len(faces), seed, side, faces.yaws() if requests[side].uniform_yaw else None)
+            for side, faces in facesets.items()
+        }
+        self._closed = False
+        self._pool: Pool | None = None
+        self._buffers: list[SharedBuffer] = []
+        self._layout = layout(requests, batch_size)
+        self._slots: list[dict[str, npt.NDArray[Any]]]
+        if workers < 1:
+            self._maker = Maker(facesets, requests, seed)
+            self._slots = [self._layout.views(memoryview(bytearray(self._layout.size)))]
+        else:
+            self._start(workers, seed)
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise LoaderError("the loader is closed")
+        started = time.perf_counter()
+        if self._pool is None:
+            self._compute()
+            slot = 0
+        else:
+            if self._lent is not None:
+                self._order_batch(self._lent)  # its views are over: the slot gets the batch after the last ordered
+            slot = self.position % len(self._slots)
+            while self._left[slot]:
+                self._receive()
+            self._lent = slot
+        self.position += 1
+        self.wait_ms = (time.perf_counter() - started) * 1e3
+        arrays = self._slots[slot]
+        return Batch(
+            **{
+                side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names})
+                for side, request in self._requests.items()
+            }
+        )
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and give the memory back. Returns within seconds; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pool is not None:
+            self._pool.close()
+        self._slots = []
+        for buffer in self._buffers:
+            buffer.close()
+
+    @property
+    def slots(self) -> int:
+        """How many batches are made ahead at most."""
+        return len(self._slots)
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [] if self._pool is None else self._pool.pids()
+
+    def _start(self, workers: int, seed: int) -> None:
+        """Share what is known of the faces, make the ring, start the workers, order the first batches."""
+        known = {f"{s}/{name}": a for s, faces in self._facesets.items() for name, a in faces.to_arrays().items()}
+        faces_layout = Layout.of({name: (array.dtype, array.shape) for name, array in known.items()})
+        count = max(MIN_SLOTS, min(MAX_SLOTS, RING_BYTES // self._layout.size))
+        faces = SharedBuffer(faces_layout.size)
+        self._buffers.append(faces)
+        for name, view in faces_layout.views(faces.map).items():
+            view[...] = known[name]
+        ring = SharedBuffer(count * self._layout.size)
+        self._buffers.append(ring)
+        self._slots = [self._layout.views(ring.map, slot * self._layout.size) for slot in range(count)]
+        self._left = [0] * count
+        self._lent: int | None = None
+        self._ordered = self.position
+        samples = self._batch_size * len(self._requests)
+        self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
+        message = hello(faces.handle, faces_layout, ring.handle, count, self._requests, self._batch_size, seed)
+        self._pool = Pool(workers, message, self._buffers)
+        for number in range(self.position, self.position + count):
+            self._order_batch(number % count)
+
+    def _order_batch(self, slot: int) -> None:
+        """Have the next batch made in a ring slot."""
+        jobs = []
+        for side, order in self._orders.items():
+            first = self._ordered * self._batch_size
+            for row in range(0, self._batch_size, self._chunk):
+                rows = range(row, min(row + self._chunk, self._batch_size))
+                jobs.append(Job(slot, side, row, first + row, [order[first + r] for r in rows]))
+        self._ordered += 1
+        self._left[slot] = len(jobs)
+        if self._pool is not None:
+            self._pool.submit(jobs)
+
+    def _receive(self) -> None:
+        """Take one message of the pool; say so when none comes for long."""
+        if self._pool is None:
+            return
+        try:
+            message = self._pool.results.get(timeout=SLOW_S)
+        except queue.Empty:
+            self._warn(f"still waiting for samples after {SLOW_S:.0f} s: is the disk with the faces slow or away?")
+            return
+        match message:
+            case Done(job, broken):
+                self._left[job.slot] -= 1
+                for side, index, reason in broken:
+                    self._tell(side, index, reason)
+            case Note(text):
+                self._warn(text)
+            case Fatal(text):
+                self.close()
+                raise LoaderError(text)
+
+    def _tell(self, side: str, index: int, reason: str) -> None:
+        """Report a broken face, once (each worker may find it)."""
+        if (side, index) not in self._told:
+            self._told.add((side, index))
+            self._warn(f"{self._facesets[side].samples[index].filename} of {side} is skipped: {reason}")
+
+    def _compute(self) -> None:
+        """Make the next batch in this process."""
+        arrays = self._slots[0]
+        for side, request in self._requests.items():
+            for row in range(self._batch_size):
+                number = self.position * self._batch_size + row
+                rows = {name: arrays[f"{side}/{name}"][row] for name in request.names}
+                try:
+                    self._maker.make(
+                        side, number, self._orders[side][number], rows,
+                        lambda index, reason, side=side: self._tell(side, index, reason),
+                    )  # fmt: skip
+                except NoUsableFaces as error:
+                    raise LoaderError(str(error)) from None

@@ -1,0 +1,152 @@
+"""The process that computes samples: `python -m samplelib.worker`, started and fed by samplelib.pool.
+
+It reads one JSON line that says where the faces, the ring of batches and the requests are, then one line a job,
+and answers each with a line; the samples themselves are written into the ring. It never imports torch, uses one
+thread, and ends when its input does (so with its parent, however that dies).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from core.batch import ARRAYS, SampleRequest
+from samplelib.faceset import Faceset, FaceReadError
+from samplelib.process import load, process
+from samplelib.sampling import generator
+from samplelib.sharedbuf import Layout, attach
+
+Rows = Mapping[str, npt.NDArray[np.float32]]
+"""Where a sample goes: name -> (C, H, W) view of a batch."""
+
+
+class NoUsableFaces(Exception):
+    """Not one face of a side can be decoded."""
+
+
+class Maker:
+    """Makes samples of any side; all it remembers is which faces turned out to be broken."""
+
+    def __init__(self, facesets: Mapping[str, Faceset], requests: Mapping[str, SampleRequest], seed: int) -> None:
+        self._facesets = facesets
+        self._requests = requests
+        self._seed = seed
+        self._broken: dict[str, set[int]] = {side: set() for side in facesets}
+
+    def make(self, side: str, number: int, index: int, rows: Rows, report: Callable[[int, str], None]) -> None:
+        """Write sample `number` of a side, face `index`, into `rows`.
+
+        A face whose pixels cannot be decoded is told to `report` (index, reason) and replaced by the next one of
+        the set, which depends on nothing but the files. Raises NoUsableFaces when there is none.
+        """
+        faceset, broken = self._facesets[side], self._broken[side]
+        for offset in range(len(faceset)):
+            candidate = (index + offset) % len(faceset)
+            if candidate in broken:
+                continue
+            sample = faceset.samples[candidate]
+            try:
+                pixels = load(sample)
+            except FaceReadError as error:
+                broken.add(candidate)
+                report(candidate, str(error))
+                continue
+            rng = generator(self._seed, "affine", side, number)
+            bend_rng = generator(self._seed, "bend", side, number)
+            for name, array in process(sample, pixels, self._requests[side], rng, bend_rng).items():
+                rows[name][...] = array
+            return
+        raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
+
+
+def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
+    """One batch as it lies in memory: arrays `side/name`, each (N, C, H, W) float32."""
+    return Layout.of(
+        {
+            f"{side}/{name}": (np.float32, (batch_size, ARRAYS[name], request.resolution, request.resolution))
+            for side, request in requests.items()
+            for name in request.names
+        }
+    )
+
+
+def hello(faces: str, faces_layout: Layout, ring: str, slots: int, requests: Mapping[str, SampleRequest],
+          batch_size: int, seed: int) -> dict[str, Any]:
+    """The first message to a worker: handles and layouts of both buffers, and what to make."""
+    return {
+        "parent": os.getpid(), "faces": faces, "faces_layout": faces_layout.plain(), "ring": ring, "slots": slots,
+        "requests": {side: asdict(request) for side, request in requests.items()},
+        "batch_size": batch_size, "seed": seed,
+    }  # fmt: skip
+
+
+def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> None:
+    """Do jobs until the input ends."""
+    requests = {s: SampleRequest(**{**r, "names": tuple(r["names"])}) for s, r in first["requests"].items()}
+    arrays = Layout.parse(first["faces_layout"]).views(attach(first["faces"]))
+    facesets = {
+        side: Faceset.from_arrays({n.split("/", 1)[1]: a for n, a in arrays.items() if n.startswith(f"{side}/")})
+        for side in requests
+    }
+    batch = layout(requests, first["batch_size"])
+    ring = attach(first["ring"])
+    slots = [batch.views(ring, slot * batch.size) for slot in range(first["slots"])]
+    maker = Maker(facesets, requests, first["seed"])
+    _answer(answers, {"ready": True})
+    for line in messages:
+        job = json.loads(line)
+        side, broken = job["side"], list[tuple[str, int, str]]()
+        for place, index in enumerate(job["indexes"]):
+            rows = {name: slots[job["slot"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
+            try:
+                maker.make(
+                    side, job["number"] + place, index, rows,
+                    lambda i, reason, side=side, broken=broken: broken.append((side, i, reason)),
+                )  # fmt: skip
+            except NoUsableFaces as error:
+                _answer(answers, {"fatal": str(error)})
+                return
+        _answer(answers, {"broken": broken})
+
+
+def _answer(answers: IO[bytes], message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, even if some other process still holds our input open."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(0)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is not an answer
+    cv2.setNumThreads(1)
+    first = sys.stdin.buffer.readline()
+    if not first:
+        return
+    message = json.loads(first)
+    if sys.platform != "win32":
+        threading.Thread(target=_end_with, args=(message["parent"],), daemon=True).start()
+    try:
+        _serve(message, sys.stdin.buffer, answers)
+    except BrokenPipeError:
+        return  # the parent is gone
+
+
+if __name__ == "__main__":
+    main()
