@@ -29,8 +29,8 @@ def gpus() -> list[Device]:
             found.append(Device(str(index), properties.name, f"cuda:{index}", properties.total_memory))
     elif hasattr(torch, "xpu") and torch.xpu.is_available():
         for index in range(torch.xpu.device_count()):
-            properties = torch.xpu.get_device_properties(index)
-            found.append(Device(str(index), properties.name, f"xpu:{index}", properties.total_memory))
+            card = torch.xpu.get_device_properties(index)
+            found.append(Device(str(index), card.name, f"xpu:{index}", card.total_memory))
     elif torch.backends.mps.is_available():
         found.append(Device("0", "Apple GPU", "mps"))
     return found

@@ -144,9 +144,13 @@ class ModelDir:
         try:
             part = dflfile.load(path)
         except (DflFileError, OSError) as error:
-            raise ModelError(f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy.") from error
+            raise ModelError(
+                f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy."
+            ) from error
         if not isinstance(part, dict) or not all(isinstance(array, np.ndarray) for array in part.values()):
-            raise ModelError(f"{path}: is not a table of arrays, so it is not a part of a model. Restore it from a copy.")
+            raise ModelError(
+                f"{path}: is not a table of arrays, so it is not a part of a model. Restore it from a copy."
+            )
         return part
 
     def read_data(self) -> ModelData:
@@ -166,14 +170,14 @@ class ModelDir:
     def write(self, parts: Mapping[str, Part], data: ModelData, values: Values, device: str = "CPU") -> None:
         """Writes the whole set: all files beside their targets first, then renamed one after the other."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        contents = [(self.part_path(stem), part) for stem, part in parts.items()]
         staged: list[tuple[Path, Path]] = []
         try:
-            for path, part in contents:
-                staged.append((_stage(path, dflfile.dumps(part)), path))
-            staged.append((_stage(self.data_path, dflfile.dumps(data.to_dict())), self.data_path))
+            for stem, part in parts.items():
+                path = self.part_path(stem)
+                staged.append((_stage(path, dflfile.chunks(part)), path))
+            staged.append((_stage(self.data_path, dflfile.chunks(data.to_dict())), self.data_path))
             text = summary(self.full_name, data.iter, data.options, values.forced(), device)
-            staged.append((_stage(self.summary_path, text.encode()), self.summary_path))
+            staged.append((_stage(self.summary_path, [text.encode()]), self.summary_path))
             while staged:
                 temporary, path = staged[0]
                 temporary.replace(path)
@@ -221,13 +225,11 @@ class ModelDir:
         return ModelLock(self.path("facesmith_lock"))
 
 
-def _stage(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+def _stage(path: Path, content: Iterable[bytes | memoryview]) -> Path:
+    """Writes beside `path`, flushed to the disk; raises OSError and leaves nothing then."""
+    staged = path.with_name(path.name + ".new")
+    dflfile.write_bytes(staged, content)
+    return staged
 
 
 class ModelLock:

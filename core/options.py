@@ -139,7 +139,11 @@ class Option:
     def _inside(self, value: Any) -> None:
         if self.kind not in ("int", "float"):
             return
-        if value != value or (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+        if (
+            value != value
+            or (self.low is not None and value < self.low)
+            or (self.high is not None and value > self.high)
+        ):
             raise ValueError
 
 

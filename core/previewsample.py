@@ -26,7 +26,9 @@ def from_stored(stored: Any, requests: Mapping[str, SampleRequest]) -> Batch | N
     for (side, request), arrays in zip(requests.items(), stored, strict=True):
         if not isinstance(arrays, (list, tuple)) or len(arrays) != len(request.names):
             return None
-        fitted = [_nchw(array, ARRAYS[name], request.resolution) for name, array in zip(request.names, arrays, strict=True)]
+        fitted = [
+            _nchw(array, ARRAYS[name], request.resolution) for name, array in zip(request.names, arrays, strict=True)
+        ]
         if any(array is None for array in fitted):
             return None
         sides[side] = Side(**dict(zip(request.names, fitted, strict=True)))

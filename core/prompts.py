@@ -99,7 +99,7 @@ def check_name(name: str) -> str:
     tidy = name.replace("_", " ").strip()
     if not NAME_PATTERN.fullmatch(tidy) or tidy.startswith(".") or tidy.endswith(".") or tidy in RESERVED_NAMES:
         raise OptionError(
-            f"Model name: got {name!r}, allowed is a name that can stand in a file name, without / \\ : * ? \" < > | "
+            f'Model name: got {name!r}, allowed is a name that can stand in a file name, without / \\ : * ? " < > | '
             f"and not just {' or '.join(RESERVED_NAMES)}."
         )
     return tidy

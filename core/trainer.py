@@ -54,7 +54,8 @@ class Cadence:
 class Trainer:
     """Trains until told to stop or, with `exit_at_target`, until the target.
 
-    history_batch: fixed faces for the preview history. commands are obeyed between two iterations.
+    history_batch: fixed faces for the preview history. attended: whether anybody could still give a command; where
+    nobody can, the program ends at the target instead of pausing for ever. commands are obeyed between two iterations.
     """
 
     def __init__(
@@ -68,10 +69,13 @@ class Trainer:
         cadence: Cadence,
         clock: Callable[[], float],
         history_batch: Batch | None = None,
+        attended: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
+        self.attended = attended
         self._batch: Batch | None = None
+        self._unused = False  # the batch has been previewed, not trained on: a run consumes one per iteration
         self._pending: tuple[int, dict[str, Any], float, float] | None = None
         self._mark = clock()
         self._saved_at = self._backed_up_at = clock()
@@ -98,9 +102,9 @@ class Trainer:
             if not announced:
                 announced = True
                 self._finish_target()
-            if cadence.exit_at_target:
+            if cadence.exit_at_target or not self.attended():
                 return self._leave("target")
-            if self._obey(self._wait_command(), fresh=True):
+            if (command := self._wait_command()) is not None and self._obey(command, fresh=True):
                 return self._leave("command")
 
     def _at_target(self) -> bool:
@@ -112,13 +116,12 @@ class Trainer:
         except queue.Empty:
             return None
 
-    def _wait_command(self) -> Command:
-        while True:
-            try:
-                # A time limit, because a wait without one cannot be interrupted on Windows.
-                return self.commands.get(timeout=0.5)
-            except queue.Empty:
-                continue
+    def _wait_command(self) -> Command | None:
+        try:
+            # A time limit, because a wait without one cannot be interrupted on Windows.
+            return self.commands.get(timeout=0.5)
+        except queue.Empty:
+            return None
 
     def _obey(self, command: Command, fresh: bool = False) -> bool:
         """Does what was asked; true to stop. fresh: preview a new batch (when training has paused)."""
@@ -135,14 +138,16 @@ class Trainer:
         self._mark = self.clock()
         return False
 
-    def _draw(self) -> Batch:
-        self._batch = next(self.batches)
-        return self._batch
+    def _draw(self) -> None:
+        self._batch, self._unused = next(self.batches), True
 
     def _iterate(self) -> None:
         """One iteration and whatever is due after it."""
         start = self.clock()
-        batch = self._draw()
+        if not self._unused:
+            self._draw()
+        batch, self._unused = self._batch, False
+        assert batch is not None
         waited = self.clock() - start
         losses = self.task.step(batch)
         self._flush()
@@ -161,8 +166,9 @@ class Trainer:
         if due and not self._at_target():
             self._save()
             self._preview()
-            if 0 < cadence.backup_hours * 3600 <= now - self._backed_up_at:
-                self._backed_up_at = now
+            period = cadence.backup_hours * 3600
+            if 0 < period <= now - self._backed_up_at:
+                self._backed_up_at = now - (now - self._backed_up_at) % period
                 self.saver.backup()
             self._mark = self.clock()
 

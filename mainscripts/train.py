@@ -1,4 +1,6 @@
-"""Trains a model:  python main.py train --training-data-src-dir ... --training-data-dst-dir ... --model-dir ... --model SAEHD
+"""Trains a model:
+
+    python main.py train --training-data-src-dir S --training-data-dst-dir D --model-dir M --model SAEHD
 
 Wires questions -> options -> facesets -> task -> sinks. What can go wrong is found before a network is built, is
 told in one line, and leaves the disk as it was.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 1, 2, 130
 
@@ -16,27 +19,69 @@ EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 1, 2, 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's flags under DFL's names, then ours."""
     dfl = parser.add_argument_group("as in DeepFaceLab")
-    dfl.add_argument("--training-data-src-dir", type=Path, required=True, metavar="DIR", help="aligned faces of the person to put on")
-    dfl.add_argument("--training-data-dst-dir", type=Path, required=True, metavar="DIR", help="aligned faces of the person to replace")
-    dfl.add_argument("--pretraining-data-dir", type=Path, metavar="DIR", help="a faceset of many people for pretraining")
+    dfl.add_argument(
+        "--training-data-src-dir", type=Path, required=True, metavar="DIR", help="aligned faces of the person to put on"
+    )
+    dfl.add_argument(
+        "--training-data-dst-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="aligned faces of the person to replace",
+    )
+    dfl.add_argument(
+        "--pretraining-data-dir", type=Path, metavar="DIR", help="a faceset of many people for pretraining"
+    )
     dfl.add_argument("--pretrained-model-dir", type=Path, metavar="DIR", help="start files for a new Quick96 model")
     dfl.add_argument("--model-dir", type=Path, required=True, metavar="DIR", help="where models are kept")
     dfl.add_argument("--model", required=True, metavar="CLASS", help="the kind of model, such as SAEHD")
     dfl.add_argument("--debug", action="store_true", help="show the training samples instead of training")
-    dfl.add_argument("--no-preview", action="store_true", help="no window; the preview goes to JPG files in the model folder")
+    dfl.add_argument(
+        "--no-preview", action="store_true", help="no window; the preview goes to JPG files in the model folder"
+    )
     dfl.add_argument("--force-model-name", metavar="NAME", help="train this model, do not ask which")
     dfl.add_argument("--cpu-only", action="store_true", help="train on the processor")
     dfl.add_argument("--force-gpu-idxs", metavar="N", help="train on this graphics card, do not ask which")
-    dfl.add_argument("--silent-start", action="store_true", help="take the newest model and the best device without asking")
-    dfl.add_argument("--execute-program", nargs="*", metavar="X", help="refused: running program text from a command line is a security hole")
+    dfl.add_argument(
+        "--silent-start", action="store_true", help="take the newest model and the best device without asking"
+    )
+    dfl.add_argument(
+        "--execute-program",
+        nargs="*",
+        metavar="X",
+        help="refused: running program text from a command line is a security hole",
+    )
     ours = parser.add_argument_group("facesmith's own")
-    ours.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets", help="answer a question in advance (repeatable), such as --set batch_size=8")
+    ours.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="sets",
+        help="answer a question in advance (repeatable), such as --set batch_size=8",
+    )
     ours.add_argument("--target-iter", type=int, metavar="N", help="the same as --set target_iter=N")
-    ours.add_argument("--exit-at-target", action="store_true", help="end the program at the target iteration instead of pausing")
-    ours.add_argument("--save-every", type=save_cadence, default=(25 * 60.0, 0), metavar="25m|500it", help="save every N minutes (m), hours (h), seconds (s) or iterations (it)")
+    ours.add_argument(
+        "--exit-at-target", action="store_true", help="end the program at the target iteration instead of pausing"
+    )
+    ours.add_argument(
+        "--save-every",
+        type=save_cadence,
+        default=(25 * 60.0, 0),
+        metavar="25m|500it",
+        help="save every N minutes (m), hours (h), seconds (s) or iterations (it)",
+    )
     ours.add_argument("--seed", type=int, metavar="N", help="make a run repeatable: same start weights, same samples")
-    ours.add_argument("--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal")
-    ours.add_argument("--reinit", action="append", default=[], metavar="PART", help="start a missing part anew, such as inter_AB (repeatable)")
+    ours.add_argument(
+        "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
+    )
+    ours.add_argument(
+        "--reinit",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="start a missing part anew, such as inter_AB (repeatable)",
+    )
     ours.add_argument("--workers", type=int, metavar="N", help="sample processes (default: by processor count)")
 
 
@@ -46,31 +91,63 @@ def save_cadence(text: str) -> tuple[float, int]:
     unit = next((unit for unit in units if text.endswith(unit)), "")
     number = text[: len(text) - len(unit)]
     if not unit or not number.isdecimal() or int(number) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, allowed is a whole number above 0 and s, m, h or it: 25m, 500it")
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed is a whole number above 0 and s, m, h or it: 25m, 500it"
+        )
     return (0.0, int(number)) if unit == "it" else (int(number) * units[unit], 0)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains until stopped; see main.main for the exit codes."""
+    from samplelib.faceset import FacesetError
+
     from core.modeldir import ModelError
     from core.options import OptionError
     from core.prompts import AnswerError, Leave
-    from mainscripts.training import Session
-    from samplelib.faceset import FacesetError
     from samplelib.loader import LoaderError
 
     if args.execute_program is not None:
-        return _refuse("--execute-program is not supported: it runs program text given on a command line, which a "
-                       "launcher from a stranger could misuse. Use your system's scheduler instead.", EXIT_USAGE)  # fmt: skip
+        return _refuse(
+            "--execute-program is not supported: it runs program text given on a command line, which a launcher from "
+            "a stranger could misuse. Use your system's scheduler instead.",
+            EXIT_USAGE,
+        )
     try:
-        with Session(args, sys.stdin, sys.stdout) as session:
-            return session.run()
+        return _train(args, sys.stdin, sys.stdout)
     except (OptionError, AnswerError) as error:
         return _refuse(str(error), EXIT_USAGE)
-    except Leave:
+    except (Leave, KeyboardInterrupt):
         return _refuse("Left without changing anything.", EXIT_LEFT)
     except (ModelError, FacesetError, LoaderError, OSError) as error:
         return _refuse(str(error), EXIT_FAILED)
+
+
+def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
+    from core.modeldir import ModelDir
+    from core.prompts import Terminal
+    from core.terminal import KeyboardTerminal, ListTerminal
+    from mainscripts import train_run, train_setup
+
+    def say(text: str) -> None:
+        print(text, file=stdout, flush=True)
+
+    terminal: Terminal | None = None
+    if stdin.isatty() and stdout.isatty():
+        terminal = KeyboardTerminal(stdin, stdout)
+    elif args.ask:
+        terminal = ListTerminal(stdin, stdout)
+    say("Running trainer.")
+    spec = train_setup.find_spec(args.model)
+    facesets = train_setup.open_facesets(args, say)
+    name = train_setup.choose_name(args, spec, terminal, say)
+    directory = ModelDir(args.model_dir, name, spec.name)
+    if args.debug:
+        setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
+        return train_run.show_samples(setup, args, stdin, stdout)
+    with directory.lock():
+        setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
+        task = train_setup.build(setup, args.reinit, terminal, say)
+        return train_run.train(setup, task, args, stdin, stdout)
 
 
 def _refuse(message: str, code: int) -> int:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samplelib.faceset import Faceset
+
 from core import device as devices
 from core import prompts
 from core.batch import SampleRequest
@@ -20,7 +22,6 @@ from core.modeldir import ModelData, ModelDir, ModelError, saved_models
 from core.options import Option, OptionError, Values, settle
 from core.values import parse_sets
 from models import MODELS, ModelSpec, Task
-from samplelib.faceset import Faceset
 from samplelib.process import check
 
 Say = Callable[[str], None]
@@ -46,8 +47,9 @@ def open_facesets(args: argparse.Namespace, say: Say) -> dict[str, Faceset]:
     facesets = {}
     folders: dict[str, Path] = {"src": args.training_data_src_dir, "dst": args.training_data_dst_dir}
     for side, folder in folders.items():
-        facesets[side] = Faceset.open(folder, lambda text, side=side: say(f"{side}: {text}"))  # type: ignore[misc]
-        say(f"{side}: {facesets[side].summary()}")
+        facesets[side] = Faceset.open(folder, lambda text, side=side: say(f"{side}: {text}"))
+        for line in facesets[side].summary():
+            say(f"{side}: {line}")
     return facesets
 
 
@@ -89,7 +91,11 @@ def choose_device(args: argparse.Namespace, terminal: prompts.Terminal | None) -
 
 
 def choose_values(
-    spec: ModelSpec, given: Mapping[str, Any], directory: ModelDir, data: ModelData | None, terminal: prompts.Terminal | None
+    spec: ModelSpec,
+    given: Mapping[str, Any],
+    directory: ModelDir,
+    data: ModelData | None,
+    terminal: prompts.Terminal | None,
 ) -> Values:
     """Options from --set, the questions, the stored model and defaults. Raises OptionError."""
     stored = data.options if data is not None else {}
@@ -159,8 +165,8 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, sa
 def _ask_reinit(terminal: prompts.Terminal, stem: str) -> bool:
     row = Option(
         stem, "bool", f"{stem} is missing. Start it anew?",
-        f"The file of {stem} is not in the model folder. y fills it with fresh random weights and goes on; n leaves, so "
-        "that you can put the file back. Deleting inter_AB on purpose is a known way to reuse a liae model for new people.",
+        f"The file of {stem} is not in the model folder. y fills it with fresh random weights and goes on; n leaves, "
+        "so that you can put the file back. Deleting inter_AB on purpose is a known way to reuse a liae model.",
         default=False,
     )  # fmt: skip
     return bool(prompts.ask_row(terminal, row, False))

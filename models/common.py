@@ -180,5 +180,3 @@ TRAIN = (
         default=False, group="training",
     ),
 )  # fmt: skip
-
-

@@ -121,7 +121,10 @@ class ModelSpec:
     inactive: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(
-        self, given: Mapping[str, Any], stored: Mapping[str, Any] | None = None, preferred: Mapping[str, Any] | None = None
+        self,
+        given: Mapping[str, Any],
+        stored: Mapping[str, Any] | None = None,
+        preferred: Mapping[str, Any] | None = None,
     ) -> Values:
         """Complete, validated options. given: what the user asks for; stored: options of an existing model (what
         shaped its weights is believed even outside the prompt's range); preferred: defaults that replace the
@@ -166,5 +169,3 @@ def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
         result.setdefault("random_src_flip", result["random_flip"])
         result.setdefault("random_dst_flip", result["random_flip"])
     return result
-
-

@@ -1,0 +1,173 @@
+"""Runs a prepared training: start the samples, listen to terminal and window, tell every sink, leave cleanly."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+import numpy as np
+
+from core import previewsample
+from core.batch import Batch, Side
+from core.device import describe
+from core.events import Command, Commands, Event, Failed, Previewed, Started, Stopped, Warned
+from core.saver import BackgroundSaver
+from core.summary import summary
+from core.trainer import Cadence, Trainer
+from mainscripts.train_setup import Setup
+from mainscripts.train_sinks import Sinks
+from models import Task
+from samplelib.loader import Loader, LoaderError, default_workers
+
+EXIT_OK, EXIT_FAILED, EXIT_ABORTED = 0, 1, 130
+
+
+def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None]) -> Loader:
+    """The sample generator; a repeatable run goes on where its iteration counter stands."""
+    return Loader(
+        setup.facesets,
+        setup.requests,
+        setup.values["batch_size"],
+        seed=setup.seed,
+        workers=default_workers() if workers is None else workers,
+        position=setup.data.iter if setup.data is not None else 0,
+        warn=warn,
+    )
+
+
+def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
+    """Trains until stopped; returns the exit code."""
+    commands: Commands = queue.Queue()
+    with contextlib.ExitStack() as stack:
+        sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
+        loader = stack.enter_context(start_loader(setup, args.workers, lambda text: sinks.emit(Warned(text))))
+        history_batch = _history_batch(setup, task, loader)
+        print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
+                      describe(setup.device)), file=stdout, flush=True)  # fmt: skip
+        saver = BackgroundSaver(task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic)
+        trainer = Trainer(
+            setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
+            time.monotonic, history_batch, sinks.attended,
+        )  # fmt: skip
+        stack.enter_context(stop_signals(commands))
+        code = _run(trainer, saver, sinks.emit)
+        saved = saver.close()
+        if not saved:
+            sinks.emit(Failed(f"The last save did not reach {setup.directory.folder}; the save before it is intact."))
+        return code if saved else EXIT_FAILED
+
+
+def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Sinks:
+    directory = setup.directory
+    history = bool(setup.values["write_preview_history"])
+    return Sinks(
+        directory.folder / directory.full_name, commands, stdin, stdout, window=not args.no_preview, history=history
+    )
+
+
+def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:
+    """When to save, back up and draw."""
+    values = setup.values
+    seconds, iterations = args.save_every
+    return Cadence(
+        target=values["target_iter"],
+        exit_at_target=args.exit_at_target,
+        save_seconds=seconds,
+        save_iterations=iterations,
+        backup_hours=values["autobackup_hour"],
+        # DFL's interval: sparser for large faces
+        history_every=10 * max(1, values["resolution"] // 64) if values["write_preview_history"] else 0,
+    )
+
+
+def show_samples(setup: Setup, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
+    """--debug: what the network would be fed, one page a side; `p` draws the next batch. Nothing is trained."""
+    commands: Commands = queue.Queue()
+    with contextlib.ExitStack() as stack:
+        sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
+        loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(Warned(text))))
+        stack.enter_context(stop_signals(commands))
+        name = setup.directory.full_name
+        sinks.emit(Started(name, 0, 0, (), np.empty((0, 0), np.float32)))
+        while True:
+            batch = next(loader)
+            pages = [(f"{name} samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
+            sinks.emit(Previewed(0, pages))
+            while (command := _next(commands, sinks)) is not None and command.name not in ("preview", "stop"):
+                continue
+            if command is None or command.name == "stop":
+                return EXIT_OK
+
+
+def _next(commands: Commands, sinks: Sinks) -> Command | None:
+    """The next command, or None when nobody is there to give one."""
+    while sinks.attended():
+        with contextlib.suppress(queue.Empty):
+            return commands.get(timeout=0.5)
+    return None
+
+
+def _sample_rows(side: Side) -> list[list[np.ndarray]]:
+    """A row per sample: its arrays side by side, masks in grey."""
+    columns = [np.moveaxis((array * 255 + 0.5).astype(np.uint8), 1, -1) for _, array in side.items()]
+    columns = [np.repeat(array, 3, -1) if array.shape[-1] == 1 else array for array in columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _history_batch(setup: Setup, task: Task, loader: Loader) -> Batch | None:
+    """The faces of the preview history: those stored with the model, else the first batch, which is then stored."""
+    stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
+    if stored is None and setup.values["write_preview_history"]:
+        task.data.sample_for_preview = previewsample.to_stored(next(loader))
+        stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
+    return stored
+
+
+def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]) -> int:
+    try:
+        trainer.run()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        emit(Failed("Aborted by a second Ctrl-C: what was learned since the last save is not saved."))
+        code = EXIT_ABORTED
+    except LoaderError as error:
+        # Between two iterations the model is sound: keep what was learned.
+        saver.save(None)
+        emit(Failed(f"No more samples: {error} The model is saved."))
+        code = EXIT_FAILED
+    except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
+        emit(Failed(f"{error}\n{traceback.format_exc()}The files of the last save are untouched."))
+        code = EXIT_FAILED
+    emit(Stopped(trainer.iteration, "error"))
+    return code
+
+
+@contextlib.contextmanager
+def stop_signals(commands: Commands) -> Iterator[None]:
+    """Ctrl-C and the polite kill save and leave; a second Ctrl-C aborts."""
+    asked = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        # From a thread: the handler may have interrupted the very code that holds the queue's lock.
+        threading.Thread(target=commands.put, args=(Command("stop"),), daemon=True).start()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""Who hears what the trainer says: terminal line, preview window or preview files, preview history."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from core.console import ConsoleSink, StopKeys
+
+from core.events import Command, Event, Warned
+from core.history import PreviewFiles, PreviewHistory
+from core.sinks import Background
+from core.window import Window, display_problem
+
+
+class Sinks:
+    """Every listener of one training. `emit` hands an event to all of them and never waits for one.
+
+    prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
+    """
+
+    def __init__(
+        self, prefix: Path, commands: queue.Queue[Command], stdin: TextIO, stdout: TextIO, *,
+        window: bool, history: bool = False,
+    ) -> None:  # fmt: skip
+        self._stack = contextlib.ExitStack()
+        self._sinks: list[Callable[[Event], object]] = []
+        self._keyboard = stdin.isatty()
+        self._window_open = False
+        self._add(ConsoleSink(stdout), "console")
+        if self._keyboard:
+            keys = StopKeys(stdin, commands)
+            self._stack.callback(keys.close)
+        problem = display_problem(os.environ, sys.platform) if window else "no window was asked for"
+        self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
+        self._add(self._files, "preview files")
+        if history:
+            self._add(PreviewHistory(prefix, self._warn), "preview history")
+        if not problem:
+            self._window_open = True
+            self._window = Window(commands, self._lost)
+            self._sinks.append(self._window)
+            self._stack.callback(self._window.close)
+        else:
+            self.emit(Warned(f"No preview window ({problem}): previews go to {prefix}_preview_*.jpg."))
+
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def attended(self) -> bool:
+        """Whether somebody can still give a command: a keyboard, or an open window."""
+        return self._keyboard or self._window_open
+
+    def emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+    def _add(self, sink: Callable[[Event], object], name: str) -> None:
+        background = Background(sink, name=name)
+        self._stack.callback(background.close, 30.0)
+        self._sinks.append(background)
+
+    def _warn(self, text: str) -> None:
+        self.emit(Warned(text))
+
+    def _lost(self, reason: str) -> None:
+        """The window is gone: go on without it."""
+        self._window_open = False
+        self._files.activate()
+        self.emit(
+            Warned(f"{reason[:1].upper()}{reason[1:]}. Training goes on; previews go to JPG files in the model folder.")
+        )

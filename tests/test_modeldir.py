@@ -1,0 +1,174 @@
+"""The model folder: names, data.dat both ways, staged writes, backups, lock, summary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests_support import ROOT
+
+from core import dflfile
+from core.modeldir import BACKUPS, LossHistory, ModelData, ModelDir, ModelError, saved_models
+from core.options import Values
+from core.previewsample import from_stored, to_stored
+from core.summary import summary
+
+VALUES = Values({"resolution": 64}, {"resolution": 64})
+
+
+def model(folder: Path, name: str = "face") -> ModelDir:
+    return ModelDir(folder, name, "SAEHD")
+
+
+def data(iterations: int) -> ModelData:
+    return ModelData(iterations, {"resolution": 64}, LossHistory([[1.0, 2.0]] * iterations), unknown={"fork": "kept"})
+
+
+def parts(value: float) -> dict[str, dict[str, np.ndarray]]:
+    return {"encoder": {"conv1/weight:0": np.full((3, 3, 3, 4), value, np.float32)}}
+
+
+def test_write_and_read_back(tmp_path: Path) -> None:
+    directory = model(tmp_path / "mödel dir")
+    directory.write(parts(0.5), data(3), VALUES)
+    names = sorted(path.name for path in directory.folder.iterdir())
+    assert names == ["face_SAEHD_data.dat", "face_SAEHD_encoder.npy", "face_SAEHD_summary.txt"]
+    part = directory.read_part("encoder")
+    assert part is not None and (part["conv1/weight:0"] == 0.5).all()
+    stored = directory.read_data()
+    assert (stored.iter, stored.options, stored.unknown["fork"]) == (3, {"resolution": 64}, "kept")
+    assert stored.loss_history.rows() == [[1.0, 2.0]] * 3
+    raw = dflfile.load(directory.data_path)
+    assert list(raw)[:4] == ["iter", "options", "loss_history", "sample_for_preview"] and type(raw["iter"]) is int
+
+
+def test_options_are_believed_only_after_training(tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    directory.write({}, ModelData(0, {"resolution": 64}), VALUES)
+    assert directory.read_data().options == {}
+
+
+def test_genuine_data_is_written_back_whole(shared: Path, tmp_path: Path) -> None:
+    genuine = ModelDir(shared / "golden" / "genuine_saehd_df", "saehd-df-64-rmsprop", "SAEHD")
+    before = dflfile.load(genuine.data_path)
+    after = genuine.read_data().to_dict()
+    assert before.keys() == after.keys()
+    assert before["options"] == after["options"] and before["loss_history"] == after["loss_history"]
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    with pytest.raises(ModelError, match="No model 'face'"):
+        directory.read_data()
+    directory.data_path.write_bytes(b"\0" * 100)
+    with pytest.raises(ModelError, match=r"face_SAEHD_data\.dat cannot be read"):
+        directory.read_data()
+    directory.part_path("encoder").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"face_SAEHD_encoder\.npy"):
+        directory.read_part("encoder")
+    directory.part_path("encoder").write_bytes(dflfile.dumps([1]))
+    with pytest.raises(ModelError, match="not a table of arrays"):
+        directory.read_part("encoder")
+    assert directory.read_part("inter") is None
+
+
+def test_a_failed_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = model(tmp_path)
+    directory.write(parts(1), data(1), VALUES)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.modeldir.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        directory.write(parts(2), data(2), VALUES)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_backups_shift_and_are_bounded(tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    model(tmp_path, "face2").write(parts(9), data(9), VALUES)
+    for number in range(1, BACKUPS + 3):
+        directory.write(parts(number), data(number), VALUES)
+        assert directory.backup().name == "01"
+    folders = sorted(path.name for path in directory.backups_folder.iterdir())
+    assert folders == [f"{n:02d}" for n in range(1, BACKUPS + 1)]
+    newest = ModelDir(directory.backups_folder / "01", "face", "SAEHD")
+    oldest = ModelDir(directory.backups_folder / "24", "face", "SAEHD")
+    assert newest.read_data().iter == BACKUPS + 2 and oldest.read_data().iter == 3
+    assert {path.name for path in newest.folder.iterdir()} == {
+        "face_SAEHD_data.dat",
+        "face_SAEHD_encoder.npy",
+        "face_SAEHD_summary.txt",
+    }
+
+
+def test_lock_keeps_a_second_process_out_and_dies_with_its_owner(tmp_path: Path) -> None:
+    code = (
+        "import sys; from core.modeldir import ModelDir\n"
+        f"with ModelDir({str(tmp_path)!r}, 'face', 'SAEHD').lock(): print('locked', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    assert holder.stdout.readline() == "locked\n"
+    with pytest.raises(ModelError, match=str(holder.pid)), model(tmp_path).lock():
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    with model(tmp_path).lock():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saved_models_newest_first(tmp_path: Path) -> None:
+    import os
+
+    for age, name in enumerate(("new", "middle one", "old")):
+        path = model(tmp_path, name).data_path
+        path.write_bytes(b"x")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / "x_AMP_data.dat").write_bytes(b"x")
+    assert saved_models(tmp_path, "SAEHD") == ["new", "middle one", "old"]
+    assert saved_models(tmp_path / "absent", "SAEHD") == []
+
+
+def test_loss_history_takes_tensors_lazily_and_survives_ragged_rows() -> None:
+    history = LossHistory([[1.0], [2.0, 3.0]])
+    history.append([np.float32(4), np.float32(5)])
+    assert len(history) == 3
+    assert np.isnan(history.array()[0, 1]) and history.array()[2].tolist() == [4, 5]
+    twin = history.copy()
+    history.append([6, 7])
+    assert len(twin) == 3 and len(history.rows()) == 4
+
+
+def test_summary_matches_dfls_layout(shared: Path) -> None:
+    genuine = ModelDir(shared / "golden" / "genuine_saehd_df", "saehd-df-64-rmsprop", "SAEHD")
+    stored = genuine.read_data()
+    assert summary(genuine.full_name, stored.iter, stored.options, {}) == genuine.summary_path.read_text()
+    assert "override: False" in summary("m", 1, {"random_warp": True}, {"random_warp": False})
+
+
+def test_preview_sample_round_trip() -> None:
+    from core.batch import ARRAYS, Batch, SampleRequest, Side
+
+    request = SampleRequest(16, "whole_face")
+    rng = np.random.default_rng(0)
+    side = Side(**{name: rng.random((2, ARRAYS[name], 16, 16), np.float32) for name in request.names})
+    stored = to_stored(Batch(src=side, dst=side))
+    assert stored[0][0].shape == (2, 16, 16, 3)
+    requests = {"src": request, "dst": request}
+    back = from_stored(stored, requests)
+    assert back is not None and (back.dst.mask == side.mask).all()
+    from_gpu = [[np.moveaxis(array, -1, 1) for array in arrays] for arrays in stored]
+    assert (from_stored(from_gpu, requests).src.target == side.target).all()  # type: ignore[union-attr]
+    assert from_stored(stored, {"src": request, "dst": SampleRequest(32, "whole_face")}) is None
+    assert from_stored("junk", requests) is None

@@ -1,0 +1,130 @@
+"""Option rows: parsing, ranges, defaults, precedence, rounding, old spellings, errors that help."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.options import Option, OptionError, find, markdown, resolve, settle
+from models.common import LOSS, NETWORK, SESSION, TRAIN, check_archi
+from models.spec import upgrade
+
+ROWS = SESSION + NETWORK + LOSS + TRAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("y", True), ("YES", True), ("1", True), ("No", False), ("0", False), (True, True)]
+)
+def test_bool_answers(text: object, value: bool) -> None:
+    assert find(ROWS, "clipgrad").parse(text) is value
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "allowed"),
+    [
+        ("clipgrad", "maybe", "y or n"),
+        ("resolution", "63", "a whole number from 64 to 640"),
+        ("resolution", "641", "from 64 to 640"),
+        ("resolution", "128.5", "a whole number"),
+        ("resolution", "", "a whole number"),
+        ("resolution", True, "a whole number"),
+        ("batch_size", "0", "from 1"),
+        ("autobackup_hour", "25", "from 0 to 24"),
+        ("face_type", "full", "h / mf / f / wf / head"),
+        ("archi", "df-x", "df or liae"),
+        ("archi", "liae-", "df or liae"),
+        ("lr_dropout", "gpu", "n / y / cpu"),
+    ],
+)
+def test_wrong_values_say_what_is_allowed(key: str, given: object, allowed: str) -> None:
+    with pytest.raises(OptionError, match=allowed) as error:
+        find(ROWS, key).parse(given)
+    assert key in str(error.value) and repr(given) in str(error.value)
+
+
+def test_archi_is_lower_cased() -> None:
+    assert check_archi(" DF-UDTC ") == "df-udtc"
+
+
+@pytest.mark.parametrize(
+    ("archi", "given", "expected"),
+    [
+        ("df", 140, 128),
+        ("df", 144, 144),
+        ("df-d", 144, 128),
+        ("liae-t", 144, 128),
+        ("liae-udt", 639, 608),
+        ("df-u", 639, 624),
+    ],
+)
+def test_resolution_is_rounded_by_architecture(archi: str, given: int, expected: int) -> None:
+    assert resolve(ROWS, {"archi": archi, "resolution": given}, {}, {})["resolution"] == expected
+
+
+def test_defaults_are_dfls() -> None:
+    values = resolve(ROWS, {}, {}, {})
+    shape = {"resolution": 128, "face_type": "f", "archi": "liae-ud"}
+    dims = {"ae_dims": 256, "e_dims": 64, "d_dims": 64, "d_mask_dims": 22}
+    assert {key: values[key] for key in shape | dims} == shape | dims
+    assert values["masked_training"] and values["random_warp"] and values["adabelief"] and values["random_dst_flip"]
+    assert not (values["eyes_mouth_prio"] or values["clipgrad"] or values["random_src_flip"])
+
+
+def test_odd_dims_become_even() -> None:
+    values = resolve(ROWS, {"e_dims": "33", "d_dims": 35, "d_mask_dims": 17}, {}, {})
+    assert (values["e_dims"], values["d_dims"], values["d_mask_dims"]) == (34, 36, 18)
+
+
+def test_mask_dims_follow_the_default_decoder_not_the_answer() -> None:
+    assert resolve(ROWS, {"d_dims": 128}, {}, {})["d_mask_dims"] == 22
+    assert resolve(ROWS, {}, {}, {"d_dims": 96})["d_mask_dims"] == 32
+
+
+def test_precedence_given_stored_preferred_default() -> None:
+    assert resolve(ROWS, {}, {}, {"batch_size": 6})["batch_size"] == 6
+    assert resolve(ROWS, {}, {"batch_size": 5}, {"batch_size": 6})["batch_size"] == 5
+    assert resolve(ROWS, {"batch_size": "7"}, {"batch_size": 5}, {"batch_size": 6})["batch_size"] == 7
+
+
+def test_stored_shape_is_believed_and_cannot_be_changed() -> None:
+    stored = {"ae_dims": 1500, "archi": "df-ud", "resolution": 672}
+    values = resolve(ROWS, {}, stored, {})
+    assert values["ae_dims"] == 1500 and values["resolution"] == 672
+    assert resolve(ROWS, {"ae_dims": 1500}, stored, {})["ae_dims"] == 1500
+    with pytest.raises(OptionError, match="made with 1500"):
+        resolve(ROWS, {"ae_dims": 256}, stored, {})
+
+
+def test_unknown_option_suggests() -> None:
+    with pytest.raises(OptionError, match="batch_size"):
+        resolve(ROWS, {"batchsize": 4}, {}, {})
+
+
+def test_old_spellings() -> None:
+    old = {"lr_dropout": True, "eyes_mouth_prio": None, "random_flip": False}
+    values = resolve(ROWS, {}, upgrade(old), {})
+    assert values["lr_dropout"] == "y" and values["eyes_mouth_prio"] is False
+    assert values["random_src_flip"] is False and values["random_dst_flip"] is False
+    assert resolve(ROWS, {}, {"lr_dropout": False}, {})["lr_dropout"] == "n"
+
+
+def test_numpy_numbers_become_plain() -> None:
+    np = pytest.importorskip("numpy")
+    values = resolve(ROWS, {}, upgrade({"batch_size": np.int64(6), "clipgrad": np.bool_(True)}), {})
+    assert type(values["batch_size"]) is int and values["clipgrad"] is True
+
+
+def test_forced_value_leaves_the_choice() -> None:
+    rows = (
+        Option("pretrain", "bool", "Pretrain", "", default=False),
+        Option("warp", "bool", "Warp", "", default=True, forced=lambda a: False if a["pretrain"] else None),
+    )
+    values = settle(rows, {"pretrain": True, "warp": True})
+    assert values["warp"] is False and values.chosen["warp"] is True and values.forced() == {"warp": False}
+
+
+def test_every_row_has_a_helpful_text_and_a_parsable_default() -> None:
+    values = resolve(ROWS, {}, {}, {})
+    for row in ROWS:
+        assert len(row.help) > 60, row.key
+        assert row.parse(row.show(values[row.key])) == values[row.key]
+    assert markdown(ROWS).count("\n") == len(ROWS) + 2

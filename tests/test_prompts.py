@@ -1,0 +1,152 @@
+"""Questions through a scripted terminal: exact transcripts, re-asking, leaving, strict lists of answers."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from core.options import OptionError, resolve
+from core.prompts import (
+    AnswerError,
+    Leave,
+    ask_device,
+    ask_model_name,
+    ask_override,
+    ask_row,
+    ask_rows,
+    check_name,
+    prompt_text,
+)
+from core.terminal import ListTerminal
+from models.common import LOSS, NETWORK, SESSION, TRAIN
+
+ROWS = SESSION + NETWORK + LOSS + TRAIN
+
+
+class Script:
+    """A person who types the given lines; Leave when they are used up."""
+
+    strict = False
+
+    def __init__(self, *lines: str, enter: bool = False) -> None:
+        self.lines, self.enter, self.out = list(lines), enter, ""
+
+    def say(self, text: str) -> None:
+        self.out += text + "\n"
+
+    def ask(self, prompt: str) -> str:
+        if not self.lines:
+            raise Leave
+        line = self.lines.pop(0)
+        self.out += prompt + line + "\n"
+        return line
+
+    def enter_within(self, seconds: float) -> bool:
+        return self.enter
+
+
+def row(key: str):  # type: ignore[no-untyped-def]
+    return next(r for r in ROWS if r.key == key)
+
+
+def test_prompts_are_spelled_as_in_dfl() -> None:
+    defaults = resolve(ROWS, {}, {}, {})
+    assert [prompt_text(r, defaults[r.key]) for r in ROWS] == [
+        "[0] Autobackup every N hour ( 0..24 ?:help ) : ",
+        "[n] Write preview history ( y/n ?:help ) : ",
+        "[0] Target iteration ( ?:help ) : ",
+        "[n] Flip SRC faces randomly ( y/n ?:help ) : ",
+        "[y] Flip DST faces randomly ( y/n ?:help ) : ",
+        "[4] Batch_size ( ?:help ) : ",
+        "[128] Resolution ( 64-640 ?:help ) : ",
+        "[f] Face type ( h/mf/f/wf/head ?:help ) : ",
+        "[liae-ud] AE architecture ( ?:help ) : ",
+        "[256] AutoEncoder dimensions ( 32-1024 ?:help ) : ",
+        "[64] Encoder dimensions ( 16-256 ?:help ) : ",
+        "[64] Decoder dimensions ( 16-256 ?:help ) : ",
+        "[22] Decoder mask dimensions ( 16-256 ?:help ) : ",
+        "[y] Masked training ( y/n ?:help ) : ",
+        "[n] Eyes and mouth priority ( y/n ?:help ) : ",
+        "[n] Uniform yaw distribution of samples ( y/n ?:help ) : ",
+        "[n] Blur out mask ( y/n ?:help ) : ",
+        "[y] Use AdaBelief optimizer? ( y/n ?:help ) : ",
+        "[n] Use learning rate dropout ( n/y/cpu ?:help ) : ",
+        "[y] Enable random warp of samples ( y/n ?:help ) : ",
+        "[n] Enable gradient clipping ( y/n ?:help ) : ",
+    ]
+
+
+def test_transcript_help_wrong_then_right() -> None:
+    terminal = Script("?", "700", "seven", "192")
+    assert ask_row(terminal, row("resolution"), 128) == 192
+    prompt = "[128] Resolution ( 64-640 ?:help ) : "
+    allowed = "allowed is a whole number from 64 to 640."
+    assert terminal.out.splitlines() == [
+        f"{prompt}?", row("resolution").help, f"{prompt}700", f"resolution: got '700', {allowed}",
+        f"{prompt}seven", f"resolution: got 'seven', {allowed}", f"{prompt}192", "192",
+    ]  # fmt: skip
+
+
+def test_first_run_asks_all_later_runs_only_what_can_change() -> None:
+    defaults = resolve(ROWS, {}, {}, {}).chosen
+    terminal = Script(*[""] * 40)
+    ask_rows(terminal, ROWS, defaults, {}, first_run=True)
+    assert terminal.out.count(" : ") == len(ROWS) - 1  # masked training is only asked for wf and head
+    terminal = Script(*[""] * 40)
+    ask_rows(terminal, ROWS, defaults, {"batch_size": 8}, first_run=False)
+    assert "Resolution" not in terminal.out and "Batch_size" not in terminal.out and "Blur out mask" in terminal.out
+
+
+def test_masked_training_is_asked_for_whole_face() -> None:
+    defaults = resolve(ROWS, {"face_type": "wf"}, {}, {}).chosen
+    terminal = Script(*[""] * 40)
+    assert ask_rows(terminal, ROWS, defaults, {}, first_run=True)["masked_training"] is True
+    assert "Masked training" in terminal.out
+
+
+def test_leaving_is_not_a_default() -> None:
+    with pytest.raises(Leave):
+        ask_row(Script(), row("clipgrad"), False)
+
+
+def test_list_of_answers_is_strict() -> None:
+    out = io.StringIO()
+    with pytest.raises(AnswerError, match=r"Resolution.*64 to 640"):
+        ask_row(ListTerminal(io.StringIO("9\n"), out), row("resolution"), 128)
+    with pytest.raises(AnswerError, match=r"Resolution.*no answer left"):
+        ask_row(ListTerminal(io.StringIO(""), out), row("resolution"), 128)
+    assert ask_row(ListTerminal(io.StringIO("?\n\n"), out), row("resolution"), 128) == 128
+    assert ask_override(ListTerminal(io.StringIO(""), out)) is True
+
+
+def test_override_window() -> None:
+    terminal = Script(enter=True)
+    assert ask_override(terminal) is True
+    assert terminal.out == "Press enter in 2 seconds to override model settings.\n"
+    assert ask_override(Script()) is False
+
+
+def test_model_list() -> None:
+    models = ["late", "early"]
+    for answer, name in [("", "late"), ("1", "early"), ("early", "early"), ("other one", "other one"), ("a_b", "a b")]:
+        assert ask_model_name(Script(answer), models) == name
+    terminal = Script("7", "r", "x/y", "0")
+    assert ask_model_name(terminal, models) == "late"
+    assert "[0] : late - latest\n[1] : early\n" in terminal.out and "from 0 to 1" in terminal.out
+    assert ask_model_name(Script(""), []) == "new"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", 'q"', "r", "\x00"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(OptionError, match="allowed"):
+        check_name(name)
+
+
+def test_device() -> None:
+    names = {"CPU": "CPU", "0": "Big", "1": "Small"}
+    terminal = Script("5", "0,1", "cpu")
+    assert ask_device(terminal, names, "0") == "CPU"
+    assert "[CPU] : CPU\n  [0] : Big\n  [1] : Small\n" in terminal.out
+    assert "[0] Which GPU indexes to choose? : " in terminal.out
+    assert ask_device(Script(""), names, "0") == "0"
