@@ -26,7 +26,12 @@ _MAX_NODES = 16_000_000
 
 
 class DflFileError(ValueError):
-    """A file is not what DeepFaceLab writes, or is not safe to read. Says which file, what was found, what to do."""
+    """A file is not what DeepFaceLab writes, or is not safe to read. Says which file, what was found, what to do;
+    `reason` is what was found alone, for a caller with its own words around it."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 def load(
@@ -61,20 +66,20 @@ def _load(
     extra_globals: Mapping[tuple[str, str], Callable[..., Any]] | None,
 ) -> Any:
     if size > max_bytes:
-        raise DflFileError(f"{name}: {size:,} bytes, at most {max_bytes:,} are read here. Use a genuine file.")
+        reason = f"{size:,} bytes, at most {max_bytes:,} are read here"
+        raise DflFileError(f"{name}: {reason}. Use a genuine file.", reason)
     nodes = max_nodes or max(_MIN_NODES, min(size // 2, _MAX_NODES))
     try:
         reader = Reader(file, data, size, nodes, extra_globals or {})
         result = reader.run()
         check_tree(result, nodes)
     except Refused as error:
-        raise DflFileError(f"{name}: {error}. Nothing in it was run; use an undamaged, genuine file.") from None
+        reason = str(error)
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error) as error:
-        raise DflFileError(
-            f"{name}: not a DeepFaceLab file, or damaged ({type(error).__name__}: {str(error)[:100]}). "
-            "Nothing in it was run; use an undamaged, genuine file."
-        ) from None
-    return result
+        reason = f"damaged, or no DeepFaceLab file ({type(error).__name__}: {str(error)[:100]!a})"
+    else:
+        return result
+    raise DflFileError(f"{name}: {reason}. Nothing in it was run; use an undamaged, genuine file.", reason)
 
 
 # ---- writing ------------------------------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ class Reader:
     def find(self, module: Any, name: Any) -> None:
         known = self.globals.get((module, name)) if type(module) is type(name) is str else None
         if known is None:
-            raise Refused(f"it wants to load {str(module)[:60]}.{str(name)[:60]}, which no such file needs")
+            raise Refused(f"it wants to load {ascii(module)[:60]} {ascii(name)[:60]}, which no such file needs")
         self.stack.append(known)
 
     def reduce(self) -> None:

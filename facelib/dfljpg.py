@@ -104,9 +104,9 @@ def parse_metadata(raw: bytes | None) -> dict[str, Any]:
     if raw is None:
         raise DflJpgError("a picture without DeepFaceLab's face data (extract faces, or restore its metadata)")
     try:
-        metadata = load(raw, max_bytes=MAX_METADATA, max_nodes=_MAX_VALUES, name="face data")
+        metadata = load(raw, max_bytes=MAX_METADATA, max_nodes=_MAX_VALUES)
     except DflFileError as error:
-        raise DflJpgError(str(error)) from None
+        raise DflJpgError(f"its face data: {error.reason}") from None
     if not isinstance(metadata, dict):
         raise DflJpgError(f"its face data are a {type(metadata).__name__}, not a dictionary")
     return metadata

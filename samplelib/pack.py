@@ -1,7 +1,8 @@
 """DeepFaceLab's faceset.pak: a pickled list of what is known of each face, then all JPEGs one after another.
 
 Layout, little-endian: uint64 version (1), uint64 length of the list, the list, N + 1 uint64 offsets from the start
-of the JPEGs, the JPEGs. DFL writes the last offset as a position in the file instead; both readings are accepted.
+of the JPEGs, the JPEGs. DFL writes the last offset as a position in the file instead,
+so it is not read: the last JPEG reaches to the end.
 Only the list is read here.
 """
 
@@ -73,10 +74,9 @@ def read_pack(path: Path) -> list[Entry]:
                 max_bytes=_MAX_CONFIG,
                 max_nodes=max(1_000_000, length // 8),
                 extra_globals=_ENUMS,
-                name="its list of faces",
             )
         except DflFileError as error:
-            raise PackError(str(error)) from None
+            raise PackError(f"its list of faces: {error.reason}") from None
         if not isinstance(faces, list) or not all(isinstance(face, dict) for face in faces):
             raise PackError("its list of faces is none")
         table = _read(file, 8 * (len(faces) + 1), "table of offsets")
@@ -84,9 +84,7 @@ def read_pack(path: Path) -> list[Entry]:
 
 
 def _entries(faces: list[dict[str, Any]], offsets: list[int], start: int, total: int) -> list[Entry]:
-    ends = [start + offset for offset in offsets[1:]]
-    if ends and ends[-1] != total:
-        ends[-1] = offsets[-1]
+    ends = [*(start + offset for offset in offsets[1:-1]), total]
     entries = []
     for index, (face, offset, end) in enumerate(zip(faces, offsets, ends, strict=False)):
         name = face.get("filename")

@@ -1,0 +1,155 @@
+"""What is known of one face, checked: from the metadata of a JPG or of a pack to values that geometry can rely on.
+
+Files come from strangers and from broken tools. A face whose meaning is plain is taken (no face type means full
+face, as in DFL); any other is refused with a reason, never repaired by guessing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from facelib.facetype import FACE_TYPES, NAMES
+
+Array = np.ndarray[Any, Any]
+Polygons = tuple[tuple[int, Array], ...]
+
+MIN_SIDE, MAX_SIDE = 16, 8192
+"""Sides of pictures that are read, in pixels."""
+
+_MAX_OUTSIDE = 4  # picture sides that a landmark may lie outside: a turned head leaves a half_face picture
+_MAX_MASK = 1 << 20
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+
+
+class FaceReadError(ValueError):
+    """One face cannot be used. The message is the reason, without the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceData:
+    """Checked metadata of one face; see `samplelib.faceset.Sample` for the fields."""
+
+    face_type: str
+    shape: tuple[int, int]
+    landmarks: Array
+    xseg_mask: bytes | None
+    seg_ie_polys: Polygons
+    eyebrows_expand_mod: float
+    source_filename: str
+    person_name: str | None
+
+
+def check_face(metadata: Mapping[str, Any], shape: tuple[int, int]) -> FaceData:
+    """The checked face; shape: (height, width) of its picture. Raises FaceReadError."""
+    height, width = shape
+    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        raise FaceReadError(f"a picture of {width}x{height} pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read")
+    mask = metadata.get("xseg_mask_compressed")
+    return FaceData(
+        _face_type(metadata.get("face_type")),
+        shape,
+        _landmarks(metadata.get("landmarks"), max(shape)),
+        _mask(metadata.get("xseg_mask") if mask is None else mask),
+        _polygons(metadata.get("seg_ie_polys"), max(shape)),
+        _eyebrows(metadata.get("eyebrows_expand_mod")),
+        _basename(metadata.get("source_filename")) or "",
+        _basename(metadata.get("person_name")),
+    )
+
+
+def _face_type(value: Any) -> str:
+    if value is None:
+        return "full_face"
+    if isinstance(value, str) and value in FACE_TYPES:
+        return value
+    if type(value) is int and value in NAMES:
+        return NAMES[value]
+    raise FaceReadError(f"face_type {str(value)[:40]!r} is unknown; known: {', '.join(FACE_TYPES)}")
+
+
+def _points(value: Any, what: str) -> Array:
+    """(n, 2) float64 of any list or array of finite numbers."""
+    try:
+        points = np.array(value)
+    except ValueError:
+        raise FaceReadError(f"its {what} are no list of points") from None
+    if points.dtype.kind not in "fiu" or points.ndim != 2 or points.shape[1] != 2:
+        raise FaceReadError(f"its {what} are no list of points")
+    if not np.isfinite(points).all():
+        raise FaceReadError(f"its {what} are not all finite numbers")
+    return points.astype(np.float64)
+
+
+def _landmarks(value: Any, side: int) -> Array:
+    if value is None:
+        raise FaceReadError("its face data have no landmarks")
+    points = _points(value, "landmarks")
+    if len(points) != 68:
+        raise FaceReadError(f"it has {len(points)} landmarks, 68 are needed")
+    low, high = points.min(), points.max()
+    if low < -_MAX_OUTSIDE * side or high > (_MAX_OUTSIDE + 1) * side:
+        raise FaceReadError(f"its landmarks lie far outside the picture ({low:g} to {high:g} in {side} pixels)")
+    if np.ptp(points[17:49], axis=0).min() < 1:
+        raise FaceReadError("its landmarks lie in one place")
+    return points.astype(np.float32)
+
+
+def _mask(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        value = value.tobytes()
+    if not isinstance(value, (bytes, bytearray)) or not value.startswith(_PICTURES) or len(value) > _MAX_MASK:
+        raise FaceReadError("its xseg_mask is no PNG or JPEG")
+    return bytes(value)
+
+
+def _polygons(value: Any, side: int) -> Polygons:
+    """Polygons of today's form {'polys': [{'type': .., 'pts': ..}]} or the old one [(type, pts)]."""
+    if value is None:
+        return ()
+    items = value.get("polys", ()) if isinstance(value, dict) else value
+    found = []
+    if not isinstance(items, (list, tuple)):
+        raise FaceReadError("its seg_ie_polys are unreadable")
+    for item in items:
+        if isinstance(item, dict):
+            kind, points = item.get("type"), item.get("pts")
+        elif isinstance(item, (list, tuple)) and len(item) == 2:
+            kind, points = item
+        else:
+            raise FaceReadError("its seg_ie_polys are unreadable")
+        if not isinstance(kind, (int, np.integer)) or int(kind) not in (0, 1):
+            raise FaceReadError("its seg_ie_polys hold a polygon that neither includes nor excludes")
+        if points is None or len(points) == 0:
+            continue
+        corners = _points(points, "seg_ie_polys")
+        if np.abs(corners).max() > 100 * side:
+            raise FaceReadError("its seg_ie_polys lie far outside the picture")
+        found.append((int(kind), corners.astype(np.float32)))
+    return tuple(found)
+
+
+def _eyebrows(value: Any) -> float:
+    if value is None:
+        return 1.0
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not -100 <= value <= 100:
+        raise FaceReadError(f"its eyebrows_expand_mod {str(value)[:40]!r} is no sensible number")
+    return float(value)
+
+
+def _basename(value: Any) -> str | None:
+    """The last part of a name: it is only ever shown and compared, never a place on this disk."""
+    if not isinstance(value, str) or not value:
+        return None
+    return printable(re.split(r"[\\/]", value)[-1])
+
+
+def printable(name: str) -> str:
+    """The name with what would disturb a terminal or cannot be encoded replaced by `?`."""
+    return "".join(c if c.isprintable() else "?" for c in name)

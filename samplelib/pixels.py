@@ -1,0 +1,71 @@
+"""Pixels of faces: bytes of a JPEG or a mask to arrays. Broken ones are refused, not trained on as grey.
+
+libjpeg fills what is missing with flat colour and only prints a warning. A cut-off picture is therefore found by
+decoding it again with other data behind its end: a complete one does not change. Only pictures without an end
+marker, or with a flat, not black, last row of blocks pay for that (libjpeg may print its warning then).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facelib.dfljpg import DflJpgError, image_size, read_header
+from samplelib.facedata import MAX_SIDE, FaceReadError
+
+Array = np.ndarray[Any, Any]
+
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_EOI = b"\xff\xd9"
+_PROBE = bytes(range(0x31, 0xB1)) * 64
+_BLACK = 16
+
+
+def _imdecode(data: bytes, flags: int, what: str) -> Array:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise FaceReadError(f"its {what} cannot be decoded ({error.err})") from None
+    if image is None:
+        raise FaceReadError(f"its {what} cannot be decoded")
+    return image
+
+
+def decode(data: bytes) -> Array:
+    """(H, W, 3) uint8 BGR of a JPEG, whatever its colour space; EXIF orientation is ignored, as landmarks ignore it.
+
+    Raises FaceReadError if it is no JPEG, too large, or its pixels are broken or cut off.
+    """
+    try:
+        header = read_header(data)
+    except DflJpgError as error:
+        raise FaceReadError(str(error)) from None
+    if max(header.height, header.width) > MAX_SIDE or min(header.height, header.width) < 1:
+        raise FaceReadError(f"a picture of {header.width}x{header.height} pixels; sides of up to {MAX_SIDE} are read")
+    end = data.find(_EOI, header.scan)
+    coded = data[: end if end >= 0 else len(data)]
+    image = _imdecode(coded + _EOI, _FLAGS, "picture")
+    if image.shape[:2] != (header.height, header.width):
+        raise FaceReadError("its picture is not of the size its header states")
+    last = image[-8:]
+    suspicious = end < 0 or (int(last.max()) > _BLACK and bool((last == last[-1, -1]).all()))
+    if suspicious and not np.array_equal(image, _imdecode(coded + _PROBE + _EOI, _FLAGS, "picture")):
+        raise FaceReadError("its picture is cut off")
+    return image
+
+
+def decode_mask_bytes(data: bytes) -> Array:
+    """(h, w, 1) float32 0..1 of a mask's PNG or JPEG. Raises FaceReadError."""
+    if data.startswith(b"\x89PNG"):
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    else:
+        try:
+            height, width = image_size(data)
+        except DflJpgError as error:
+            raise FaceReadError(f"its xseg_mask: {error}") from None
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise FaceReadError(f"its xseg_mask claims {width}x{height} pixels")
+    mask = _imdecode(data, cv2.IMREAD_GRAYSCALE, "xseg_mask")
+    return mask[..., None].astype(np.float32) / 255
