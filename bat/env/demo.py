@@ -56,7 +56,8 @@ def train_command(more: list[str]) -> list[str]:
 
 def run(command: list[str]) -> int:
     """Runs one verb of main.py. Without a terminal on its input it asks nothing."""
-    return subprocess.run([sys.executable, str(ROOT / "main.py"), *command], stdin=subprocess.DEVNULL, check=False).returncode
+    command = [sys.executable, str(ROOT / "main.py"), *command]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def main(more: list[str]) -> int:

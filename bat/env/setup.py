@@ -286,8 +286,9 @@ def verify(python: Path, choice: torchbuild.Choice, say: Callable[[str], None]) 
 
 
 def pip(python: Path, *arguments: str) -> str | None:
-    """`pip install`, its progress shown; returns None or its error in one line."""
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", *arguments]
+    """`pip install`, with its progress in a terminal; returns None or its error in one line."""
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *quiet, "install", *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", check=False)
     return None if done.returncode == 0 else last_line(done.stderr)
 

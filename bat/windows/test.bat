@@ -2,6 +2,6 @@
 rem Set-up with the test extras, then lint, types and tests. --fresh: in a new environment. Arguments of pytest may follow (-m slow).
 setlocal EnableExtensions DisableDelayedExpansion
 call "%~dp0env.bat" bare || goto end
-"%PYTHON%" "%ROOT%\bat\env\test.py" %*
+"%PYTHON%" "%ROOT%\bat\env\checks.py" %*
 :end
 call "%~dp0end.bat"

@@ -1,0 +1,187 @@
+"""The launchers: every .bat is read and held against its .sh twin, every .sh runs with a Python that only records."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from main import VERBS
+
+ROOT = Path(__file__).resolve().parent.parent
+WINDOWS = sorted((ROOT / "bat" / "windows").glob("*.bat"))
+LINUX = sorted((ROOT / "bat" / "linux").glob("*.sh"))
+SHARED = {"env", "end"}  # called by launchers, no launchers themselves
+LAUNCHERS = [path.stem for path in LINUX if path.stem not in SHARED]
+MODEL = ["--model-dir", "WORKSPACE/model", "--model", "SAEHD"]
+TRAIN = [
+    "main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned",
+    "--training-data-dst-dir", "WORKSPACE/data_dst/aligned", "--pretraining-data-dir", "PRETRAIN", *MODEL,
+]  # fmt: skip
+COMMANDS = {
+    "6_train_SAEHD": TRAIN,
+    "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
+    "demo": ["bat/env/demo.py"],
+    "test": ["bat/env/checks.py"],
+}
+needs_bash = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
+
+
+def twin(stem: str) -> str:
+    """`6) train SAEHD` -> `6_train_SAEHD`."""
+    return stem.replace(") ", "_").replace(" ", "_")
+
+
+def command(path: Path) -> str:
+    """The line of a launcher that starts Python, in the spelling of bash."""
+    text = path.read_text(encoding="ascii")
+    (line,) = [line for line in text.splitlines() if re.match(r'(exec )?"[%$]PYTHON', line)]
+    line = re.sub(r"%(\w+)%", r"$\1", line.replace("%*", '"$@"')) if path.suffix == ".bat" else line
+    return line.removeprefix("exec ").replace("\\", "/")
+
+
+def test_every_launcher_has_its_twin() -> None:
+    assert sorted(twin(path.stem) for path in WINDOWS if path.stem not in SHARED) == sorted(LAUNCHERS)
+    assert sorted(LAUNCHERS) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("path", WINDOWS, ids=lambda path: path.stem)
+def test_bat(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.endswith(b"\r\n") and data.count(b"\n") == data.count(b"\r\n") == data.count(b"\r")
+    text = data.decode("ascii")
+    assert not re.search(r"(?i)\b[a-z]:[\\/]|/home|/usr|\\Users", text), "an absolute path"
+    for line in text.splitlines():
+        if not line.lower().startswith(("rem ", "@rem ")):
+            unquoted = "".join(line.split('"')[::2])
+            assert line.count('"') % 2 == 0
+            assert not re.search(r"%~?\w+%?", unquoted.replace("%CODE%", "").replace("%%", "")), line
+    if path.stem in SHARED:
+        return
+    lines = text.splitlines()
+    assert lines[0] == "@echo off" and lines[2] == "setlocal EnableExtensions DisableDelayedExpansion"
+    assert re.fullmatch(r'call "%~dp0env\.bat" (installed|bare) \|\| goto end', lines[3])
+    assert lines[-2:] == [":end", 'call "%~dp0end.bat"']
+
+
+@pytest.mark.parametrize("path", [path for path in WINDOWS if path.stem not in SHARED], ids=lambda path: path.stem)
+def test_bat_does_as_its_twin(path: Path) -> None:
+    other = ROOT / "bat" / "linux" / f"{twin(path.stem)}.sh"
+    assert command(path) == command(other)
+    mode = re.compile(r'env\.(?:bat|sh)" (\w+)')
+    assert mode.findall(path.read_text("ascii")) == mode.findall(other.read_text("ascii"))
+    said = [text.splitlines()[1].lstrip("# ").removeprefix("rem ") for text in map(Path.read_text, (path, other))]
+    assert re.sub(r"[\"`\\/]", "", said[0]) == re.sub(r"[\"`\\/]", "", said[1])
+
+
+def test_env_files_set_the_same() -> None:
+    names = {"ROOT", "PYTHON", "WORKSPACE", "PRETRAIN_FACES", "PYTHONNOUSERSITE", "PYTHONUTF8"}
+    bat = (ROOT / "bat" / "windows" / "env.bat").read_text("ascii")
+    sh = (ROOT / "bat" / "linux" / "env.sh").read_text("ascii")
+    assert set(re.findall(r'set "(\w+)=[^"]', bat)) == names
+    assert set(re.findall(r"(?m)(?<!:)\b([A-Z_]+[A-Z0-9_]*)=(?!')", sh)) == names
+    wanted = r"FACESMITH_\w+"
+    assert set(re.findall(wanted, bat)) == set(re.findall(wanted, sh))
+
+
+# For real
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A project of launchers only, in a path that is hard on shells."""
+    folder = tmp_path / "a b (é) 火 & 'c'"
+    shutil.copytree(ROOT / "bat", folder / "bat", ignore=shutil.ignore_patterns("local.*", "__pycache__"))
+    return folder
+
+
+def launch(script: Path, *arguments: str, python: Path | None = None, **variables: str) -> tuple[int, list[str], str]:
+    """Runs a launcher from another folder: exit code, what its Python was given, standard error."""
+    place = script.parent.parent.parent.parent
+    stub = place / "stub python"
+    stub.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >"{place}/argv"\nexit 3\n')
+    stub.chmod(0o755)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FACESMITH_")}
+    environ |= {"FACESMITH_PYTHON": str(python or stub), **variables}
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    done = subprocess.run(["bash", script, *arguments], cwd=elsewhere, env=environ, capture_output=True, text=True)
+    argv = (place / "argv").read_text("utf-8").splitlines() if (place / "argv").exists() else []
+    return done.returncode, argv, done.stderr
+
+
+def expected(name: str, root: Path, workspace: Path, pretrain: Path) -> list[str]:
+    words = {"WORKSPACE": workspace, "PRETRAIN": pretrain, "main.py": root / "main.py", "bat": root / "bat"}
+    parts = [word.split("/") for word in COMMANDS[name]]
+    return [str(Path(words.get(head, head), *rest)) for head, *rest in parts]
+
+
+@needs_bash
+@pytest.mark.parametrize("name", COMMANDS)
+def test_sh_runs_from_anywhere(name: str, home: Path) -> None:
+    script = home / "bat" / "linux" / f"{name}.sh"
+    code, argv, _ = launch(script, "--set", "batch_size=4", "two words", "*")
+    assert code == 3, "the exit code of Python is the launcher's"
+    workspace = home / "workspace"
+    wanted = expected(name, home, workspace, home / "pretrain_faces")
+    assert argv == [*wanted, "--set", "batch_size=4", "two words", "*"]
+    made = [(workspace / part).is_dir() for part in ("data_src/aligned", "data_dst/aligned", "model")]
+    assert made == [name != "test"] * 3
+
+
+@needs_bash
+def test_sh_through_a_link(home: Path, tmp_path: Path) -> None:
+    link = home / "bat" / "linux" / "link"
+    link.symlink_to("6_train_SAEHD.sh")
+    assert launch(link)[1] == expected("6_train_SAEHD", home, home / "workspace", home / "pretrain_faces")
+
+
+@needs_bash
+def test_local_file_points_to_another_workspace(home: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "DFL ü" / "workspace"
+    (theirs / "data_src" / "aligned").mkdir(parents=True)
+    faces = theirs.parent / "_internal" / "pretrain_faces"
+    (home / "bat" / "env" / "local.sh").write_text(
+        f"export FACESMITH_WORKSPACE='{theirs}'\nFACESMITH_PRETRAIN_FACES='{faces}'\n", encoding="utf-8"
+    )
+    code, argv, _ = launch(home / "bat" / "linux" / "6_train_SAEHD.sh")
+    assert (code, argv) == (3, expected("6_train_SAEHD", home, theirs, faces))
+    assert (theirs / "model").is_dir() and not (home / "workspace").exists()
+
+
+@needs_bash
+def test_named_workspace_must_exist(home: Path) -> None:
+    code, argv, said = launch(home / "bat" / "linux" / "6_train_SAEHD.sh", FACESMITH_WORKSPACE="/no such/place")
+    assert code == 1 and argv == [] and "FACESMITH_WORKSPACE is /no such/place" in said
+
+
+@needs_bash
+def test_settings_of_another_python_are_dropped(home: Path) -> None:
+    probe = home / "bat" / "env" / "checks.py"
+    probe.write_text("raise SystemExit(7)", encoding="utf-8")
+    assert launch(home / "bat" / "linux" / "test.sh", python=Path(sys.executable), PYTHONHOME="/dfl")[0] == 7
+
+
+# What is launched understands its flags
+
+
+def parse(arguments: list[str]) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    import_module(VERBS[(arguments[0],)][0]).add_arguments(parser)
+    parser.parse_args(arguments[1:])
+
+
+def test_commands_are_understood() -> None:
+    for name in ("6_train_SAEHD", "6_train_SAEHD_no_preview"):
+        parse(COMMANDS[name][1:])
+    demo = runpy.run_path(str(ROOT / "bat" / "env" / "demo.py"))
+    parse(demo["train_command"](["--target-iter", "3"]))
+    parse(demo["faces_command"]("data_src"))
