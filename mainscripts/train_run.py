@@ -69,7 +69,13 @@ def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: Te
     directory = setup.directory
     history = bool(setup.values["write_preview_history"])
     return Sinks(
-        directory.folder / directory.full_name, commands, stdin, stdout, window=not args.no_preview, history=history
+        directory.folder / directory.full_name,
+        commands,
+        stdin,
+        stdout,
+        window=not args.no_preview,
+        stays=not args.exit_at_target,
+        history=history,
     )
 
 

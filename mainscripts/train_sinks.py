@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from core.console import ConsoleSink, StopKeys
-
 from core.events import Command, Event, Warned
 from core.history import PreviewFiles, PreviewHistory
 from core.sinks import Background
@@ -22,21 +22,37 @@ class Sinks:
     """Every listener of one training. `emit` hands an event to all of them and never waits for one.
 
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
+    stays: whether training pauses at its target. history: whether preview history is written.
     """
 
     def __init__(
-        self, prefix: Path, commands: queue.Queue[Command], stdin: TextIO, stdout: TextIO, *,
-        window: bool, history: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        prefix: Path,
+        commands: queue.Queue[Command],
+        stdin: TextIO,
+        stdout: TextIO,
+        *,
+        window: bool,
+        stays: bool,
+        history: bool = False,
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
         self._keyboard = stdin.isatty()
         self._window_open = False
-        self._add(ConsoleSink(stdout), "console")
+        problem = display_problem(os.environ, sys.platform) if window else "not wanted"
+        self._add(
+            ConsoleSink(
+                stdout,
+                width=lambda: shutil.get_terminal_size().columns,
+                stays=stays and (self._keyboard or not problem),
+                key="Enter" if self._keyboard or not problem else "",
+            ),
+            "console",
+        )
         if self._keyboard:
             keys = StopKeys(stdin, commands)
             self._stack.callback(keys.close)
-        problem = display_problem(os.environ, sys.platform) if window else "no window was asked for"
         self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
         self._add(self._files, "preview files")
         if history:
