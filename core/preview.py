@@ -206,11 +206,11 @@ def _curves(plot: Picture, values: npt.NDArray[np.float32], top: float, lines: n
     """Bars from minimum to maximum, dim so that all losses show, and a bright smoothed line for each."""
     height, width = plot.shape[:2]
     number = values.shape[1]
-    columns = [_columns(np.ascontiguousarray(values[:, i]), width, 4 * top) for i in range(number)]
+    columns = [_columns(np.ascontiguousarray(values[:, i]), width, min(4 * top, 3e38)) for i in range(number)]
     colours = [_colour(i, number) for i in range(number)]
 
-    def row(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.clip((1 - value / np.float32(top)) * (height - 1), -1, height - 1)
+    def row(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return np.clip((1 - value.astype(np.float64) / top) * (height - 1), -1, height - 1)
 
     rows = np.arange(height, dtype=np.int16)[:, None]
     covered = np.zeros((height, width), np.uint8)  # bit i: a bar of loss i

@@ -1,0 +1,195 @@
+"""The terminal: a sink that prints DFL's lines, and the reader of the key that stops training.
+
+On a terminal the line of the running iteration is overwritten until a save makes it permanent, then holding the means
+since the save before; elsewhere (file, pipe) lines stay, and come at a modest rate. Put `ConsoleSink` behind
+`core.sinks.Background`: a terminal may be slow, or stopped with Ctrl-S.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from core.events import (
+    BackedUp,
+    Command,
+    Event,
+    Failed,
+    Saved,
+    Saving,
+    Started,
+    Stepped,
+    Stopped,
+    TargetReached,
+    Warned,
+)
+from core.sinks import Every, ask
+
+
+class ConsoleSink:
+    """Sink: one line of text for what happens.
+
+    clock: seconds since the epoch, shown as local time. width: columns of the terminal, asked before every
+    overwritten line. stays: after the target the program waits for keys (it does not with --exit-at-target).
+    every: seconds between lines of iterations where the stream is no terminal. key: what stops training, as told to
+    the user; empty where nothing reads keys.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float] = time.time,
+        *,
+        width: Callable[[], int] = lambda: 80,
+        stays: bool = True,
+        every: float = 10.0,
+        key: str = "Enter",
+    ) -> None:
+        self._stream, self._clock, self._width = stream, clock, width
+        self._stays, self._key = stays, key
+        self._live = stream.isatty()
+        self._due = Every(every, clock)
+        self._pending = 0  # length of the text a carriage return would overwrite
+        self._ms = 0.0
+        self._gone = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stepped):
+            self._ms = event.ms
+            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses)
+            if self._live:
+                self._overwrite(line)
+            elif self._due():
+                self._print(line)
+        elif isinstance(event, Saving):
+            if self._live:
+                self._overwrite("Saving....")
+        elif isinstance(event, Saved):
+            # without a step since the save before there is no mean: say what was done instead
+            text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {})
+            self._print(text if event.losses else f"{text} Saved.")
+        elif isinstance(event, Started):
+            self._started(event)
+        elif isinstance(event, TargetReached):
+            self._print("Reached target iteration.")
+            if self._stays:
+                self._print("You can use preview now.")
+        elif isinstance(event, BackedUp):
+            self._print(f"Backup made: {event.folder}")
+        elif isinstance(event, Warned):
+            self._print(f"Warning: {event.text}")
+        elif isinstance(event, Failed):
+            self._print(f"Error: {event.text}")
+        elif isinstance(event, Stopped):
+            self._print("Done.")
+
+    def _started(self, event: Started) -> None:
+        how = f' Press "{self._key}" to stop training and save model.' if self._key else ""
+        if event.target and event.iteration >= event.target:
+            self._print("Model already trained to target iteration." + (" You can use preview." if self._stays else ""))
+            return
+        self._print(f"Starting. Target iteration: {event.target}.{how}" if event.target else f"Starting.{how}")
+        if event.iteration == 0:
+            self._print("Trying to do the first iteration. If an error occurs, reduce the model parameters.")
+
+    def _overwrite(self, text: str) -> None:
+        text = text[: max(10, self._width() - 1)]  # a line that wraps could not be overwritten
+        self._write("\r" + text.ljust(self._pending))
+        self._pending = len(text)
+
+    def _print(self, text: str) -> None:
+        start = "\r" if self._pending else ""
+        first, *rest = text.split("\n")
+        self._write(start + "\n".join([first.ljust(self._pending), *rest]) + "\n")
+        self._pending = 0
+
+    def _write(self, text: str) -> None:
+        if self._gone:
+            return
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal or the reader of the pipe is gone; training goes on
+            self._gone = True
+
+
+def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, float]) -> str:
+    """DFL's line: `[12:34:56][#001234][0120ms][0.1234][0.2345]`; from ten seconds on the time is in seconds."""
+    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    took = f"{int(ms):04d}ms" if ms < 10_000 else f"{ms / 1000:.4f}"[:5] + "s"
+    return f"[{clock}][#{iteration:06d}][{took}]" + "".join(f"[{value:.4f}]" for value in losses.values())
+
+
+class StopKeys:
+    """Reads the terminal in a thread until Enter comes, which it turns into a stop command; then, and after
+    `close()`, it leaves what is typed to others. Does nothing where `stdin` is no terminal."""
+
+    def __init__(self, stdin: TextIO | None, commands: queue.Queue[Command]) -> None:
+        self._commands = commands
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        if stdin is None or stdin.closed or not stdin.isatty():
+            return
+        self._thread = threading.Thread(target=self._run, args=(stdin.fileno(),), name="stop key", daemon=True)
+        self._thread.start()
+
+    @property
+    def active(self) -> bool:
+        """Whether Enter stops training now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, handle: int) -> None:
+        if sys.platform == "win32":
+            self._watch_console()
+        else:
+            self._watch_terminal(handle)
+
+    def _watch_console(self) -> None:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while not self._closing.wait(0.1):
+                while msvcrt.kbhit():
+                    if msvcrt.getwch() in "\r\n":
+                        ask(self._commands, "stop")
+                        return
+
+    def _watch_terminal(self, handle: int) -> None:
+        if sys.platform != "win32":
+            while not self._closing.is_set():
+                try:
+                    if _in_background(handle):  # reading would stop the whole process (SIGTTIN)
+                        self._closing.wait(0.5)
+                        continue
+                    if not select.select([handle], [], [], 0.1)[0] or self._closing.is_set():
+                        continue
+                    typed = os.read(handle, 1024)  # the terminal hands out one line at a time
+                except OSError:  # the terminal is gone; SIGHUP is the trainer's business
+                    return
+                if b"\n" in typed or b"\r" in typed:
+                    ask(self._commands, "stop")
+                    return
+                if not typed:  # Ctrl-D at the start of a line: the terminal would report it for ever
+                    self._closing.wait(0.5)
+
+
+def _in_background(handle: int) -> bool:
+    """Whether another job owns the terminal. A terminal that is not our controlling one is free to read."""
+    if sys.platform == "win32":
+        return False
+    try:
+        return os.tcgetpgrp(handle) != os.getpgrp()
+    except OSError:
+        return False

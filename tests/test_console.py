@@ -1,0 +1,268 @@
+"""Transcripts of the console sink, the terminal's stop key, and the background queue all sinks can run behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.console import ConsoleSink, StopKeys, iteration_line
+from core.events import (
+    BackedUp,
+    Command,
+    Event,
+    Failed,
+    Previewed,
+    Saved,
+    Saving,
+    Started,
+    Stepped,
+    Stopped,
+    TargetReached,
+    Warned,
+)
+from core.sinks import Background, Every, ask
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def text(self) -> str:
+        return time.strftime("%H:%M:%S", time.localtime(self.now))
+
+
+def step(iteration: int, src: float, dst: float, ms: float = 123.9) -> Stepped:
+    return Stepped(iteration, {"src_loss": src, "dst_loss": dst}, ms)
+
+
+def started(iteration: int = 0, target: int = 0) -> Started:
+    return Started("new", iteration, target, ("src_loss", "dst_loss"), np.zeros((0, 2), np.float32))
+
+
+def test_terminal_transcript() -> None:
+    stream, clock = Terminal(), Clock()
+    sink = ConsoleSink(stream, clock)
+    sink(started())
+    sink(step(1, 1.5, 2.25))
+    sink(step(2, 0.5, 0.25, 12_345.6))
+    sink(Saving(2))
+    sink(Saved(2, {"src_loss": 1.0, "dst_loss": 1.25}, 40.0, Path("model")))
+    sink(step(3, 0.5, 0.5))
+    sink(Warned("one\ntwo"))
+    sink(Stopped(3, "command"))
+    t = clock.text
+    first = f"[{t}][#000001][0123ms][1.5000][2.2500]"
+    second = f"[{t}][#000002][12.34s][0.5000][0.2500]"
+    third = f"[{t}][#000003][0123ms][0.5000][0.5000]"
+    assert stream.getvalue() == (
+        'Starting. Press "Enter" to stop training and save model.\n'
+        "Trying to do the first iteration. If an error occurs, reduce the model parameters.\n"
+        f"\r{first}\r{second}\r{'Saving....'.ljust(len(second))}"
+        f"\r[{t}][#000002][12.34s][1.0000][1.2500]\n"
+        f"\r{third}\r{'Warning: one'.ljust(len(third))}\ntwo\n"
+        "Done.\n"
+    )
+
+
+def test_plain_stream_gets_few_lines_and_no_carriage_return() -> None:
+    stream, clock = io.StringIO(), Clock()
+    sink = ConsoleSink(stream, clock, every=10.0)
+    sink(started(100, 500))
+    for i in range(101, 131):
+        sink(step(i, 1.0, 1.0))
+        clock.now += 1.0
+    clock.now = 1_700_000_100.0
+    sink(Saving(130))
+    sink(Saved(130, None, 1.0, Path("model")))
+    lines = stream.getvalue().split("\n")
+    assert lines[0] == 'Starting. Target iteration: 500. Press "Enter" to stop training and save model.'
+    assert [line[11:18] for line in lines[1:-2]] == ["#000101", "#000111", "#000121"]
+    assert lines[-2] == f"[{clock.text}][#000130][0123ms] Saved."
+    assert "\r" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_target(stays: bool) -> None:
+    stream = io.StringIO()
+    sink = ConsoleSink(stream, Clock(), stays=stays)
+    sink(TargetReached(500))
+    sink(started(500, 500))
+    more = ("You can use preview now.\n", " You can use preview.") if stays else ("", "")
+    text = f"Reached target iteration.\n{more[0]}Model already trained to target iteration.{more[1]}\n"
+    assert stream.getvalue() == text
+
+
+def test_other_lines_and_no_key() -> None:
+    stream = io.StringIO()
+    sink = ConsoleSink(stream, Clock(), key="")
+    for event in (started(5), BackedUp(5, Path("b") / "01"), Failed("out of memory")):
+        sink(event)
+    assert stream.getvalue() == f"Starting.\nBackup made: {Path('b') / '01'}\nError: out of memory\n"
+
+
+def test_line_does_not_wrap() -> None:
+    stream = Terminal()
+    sink = ConsoleSink(stream, Clock(), width=lambda: 30)
+    sink(step(1, 1.0, 1.0))
+    assert len(stream.getvalue()) == 1 + 29
+
+
+def test_unknown_letters_and_closed_stream() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", newline="")
+    sink = ConsoleSink(stream, Clock())
+    sink(Warned("Ordner für alles"))
+    assert raw.getvalue() == b"Warning: Ordner f\\xfcr alles\n"
+    stream.close()
+    sink(Warned("nobody hears this"))
+
+
+def test_nan_has_a_line() -> None:
+    assert iteration_line(0, 1, 1, {"src_loss": float("nan")}).endswith("[#000001][0001ms][nan]")
+
+
+def test_every_survives_a_clock_set_back() -> None:
+    clock = Clock()
+    due = Every(10, clock)
+    assert due() and not due()
+    clock.now -= 3600
+    assert due() and not due()
+
+
+def test_background_keeps_what_matters_in_order() -> None:
+    """Against a sink that is stuck: only stale steps and previews go."""
+    go, stuck = threading.Event(), threading.Event()
+    seen: list[Event] = []
+
+    def slow(event: Event) -> None:
+        stuck.set()
+        assert go.wait(10)
+        seen.append(event)
+
+    sink = Background(slow, steps=3, pages=2)
+    sink(started())
+    assert stuck.wait(10)
+    for i in range(1, 11):
+        sink(step(i, 1, 1))
+        sink(Previewed(i, []))
+        sink(Previewed(i, [], history=True))
+        sink(Saved(i, None, 1, Path()))
+        sink(Warned(str(i)))
+    sink(Failed("f"))
+    sink(Stopped(10, "error"))
+    go.set()
+    assert sink.close(10)
+    pages = [event for event in seen if isinstance(event, Previewed)]
+    assert [event.iteration for event in seen if isinstance(event, Stepped)] == [8, 9, 10]
+    assert [page.iteration for page in pages if page.history] == [9, 10]
+    assert [page.iteration for page in pages if not page.history] == [10]
+    assert sum(isinstance(event, Saved) for event in seen) == sum(isinstance(event, Warned) for event in seen) == 10
+    assert [type(e) for e in (seen[0], *seen[-2:])] == [Started, Failed, Stopped]
+    sink(Warned("after the end"))
+    assert len(seen) == 3 + 3 + 3 + 20
+
+
+def test_background_close_has_a_limit() -> None:
+    go = threading.Event()
+    sink = Background(lambda _: go.wait(10))
+    sink(Warned("a"))
+    sink(Warned("b"))
+    assert not sink.close(0.05)
+    go.set()
+    assert sink.close(10)
+
+
+def test_background_sink_that_fails_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("broken sink")
+
+    sink = Background(broken)
+    sink(Warned("a"))
+    sink.close(5)
+    sink(Warned("b"))
+    assert [str(args.exc_value) for args in shown] == ["broken sink"]
+
+
+def test_ask_does_not_repeat_itself() -> None:
+    commands: queue.Queue[Command] = queue.Queue()
+    ask(commands, "save")
+    ask(commands, "save")
+    ask(commands, "stop")
+    assert [command.name for command in commands.queue] == ["save", "stop"]
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> bool:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_stop_key_in_a_terminal() -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    commands: queue.Queue[Command] = queue.Queue()
+    with os.fdopen(slave, closefd=True) as stdin:
+        keys = StopKeys(stdin, commands)
+        assert keys.active
+        os.write(master, b"abc")
+        time.sleep(0.2)
+        assert commands.empty()
+        os.write(master, b"\nrest\n")
+        assert wait_for(lambda: not commands.empty())
+        assert commands.get_nowait() == Command("stop")
+        assert wait_for(lambda: not keys.active)
+        assert stdin.readline() == "rest\n"  # what comes after Enter is not ours
+        keys.close()
+    os.close(master)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_stop_keys_close_leaves_the_input() -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    commands: queue.Queue[Command] = queue.Queue()
+    with os.fdopen(slave, closefd=True) as stdin:
+        keys = StopKeys(stdin, commands)
+        keys.close()
+        os.write(master, b"mine\n")
+        assert stdin.readline() == "mine\n"
+    os.close(master)
+    assert commands.empty()
+
+
+def test_no_terminal_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    path.write_text("\n\n")
+    with path.open() as stdin:
+        for source in (stdin, None, io.StringIO("\n")):
+            keys = StopKeys(source, queue.Queue())
+            assert not keys.active
+            keys.close()
+        assert stdin.readline() == "\n"
