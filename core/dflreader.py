@@ -269,7 +269,8 @@ class Reader:
     def find(self, module: Any, name: Any) -> None:
         known = self.globals.get((module, name)) if type(module) is type(name) is str else None
         if known is None:
-            raise Refused(f"it wants to load {ascii(module)[:60]} {ascii(name)[:60]}, which no such file needs")
+            wanted = ascii(f"{module}.{name}"[:90])
+            raise Refused(f"it wants to load {wanted}, which no such file needs")
         self.stack.append(known)
 
     def reduce(self) -> None:

@@ -84,6 +84,8 @@ def read_pack(path: Path) -> list[Entry]:
 
 
 def _entries(faces: list[dict[str, Any]], offsets: list[int], start: int, total: int) -> list[Entry]:
+    if any(low >= high for low, high in zip(offsets[:-1], offsets[1:-1], strict=False)):
+        raise PackError("its table of offsets is not in order")
     ends = [*(start + offset for offset in offsets[1:-1]), total]
     entries = []
     for index, (face, offset, end) in enumerate(zip(faces, offsets, ends, strict=False)):
