@@ -1,0 +1,151 @@
+"""Two made-up people (and as many more as you like): parametric 3D heads with exact landmarks, masks and true swaps.
+
+Nobody's face is copied: geometry, skin and hair come from numbers and noise. Because pose, expression and light are
+one `Scene` that any `Identity` can be rendered in, the result of a perfect face swap is known pixel by pixel, which no
+set of photographs can offer. Heads: synthetic_head; paint: synthetic_paint; rays and light: synthetic_render; the rest
+of the picture: synthetic_stage; DFL's files: synthetic_faceset.
+
+    rendered = render(identity(0), draw_scene(np.random.default_rng(1)), 256)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.landmarks import transform_matrix
+from samplelib.synthetic_head import GRID, REACH, Floats, head, shape
+from samplelib.synthetic_paint import Bytes, paint
+from samplelib.synthetic_person import Identity, Scene, draw_scene, identity
+from samplelib.synthetic_render import Camera, cast, light_map
+from samplelib.synthetic_stage import backdrop, bust
+
+__all__ = ["FRAME_MM", "Identity", "Rendered", "Scene", "Truth", "aligned", "draw_scene", "frame_size", "identity",
+           "render", "scenes", "true_swap", "truth"]
+
+FRAME_MM = 340.0
+"""Width of what a frame shows at the head's distance."""
+
+_CROP_MM = {"half_face": 122.0, "midfull_face": 145.0, "full_face": 196.0, "full_face_no_align": 196.0,
+            "whole_face": 260.0, "head": 364.0, "head_no_align": 364.0, "mark_only": 260.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A full frame. image: (size, size, 3) uint8 BGR; landmarks: (68, 2) float32 pixels, iBUG order, hidden ones too;
+    face_mask: (size, size) uint8 0..255, the visible skin of the face with eyes and mouth, without hair, ears, neck."""
+
+    image: Bytes
+    landmarks: Floats
+    face_mask: Bytes
+
+
+class Truth(NamedTuple):
+    """What a perfect swap makes of dst, float32 NCHW, BGR, 0..1; masks (N, 1, H, W).
+
+    Every picture is aligned by its own landmarks, as DFL would align it. swap: src's face in dst's scenes.
+    """
+
+    dst: Floats
+    swap: Floats
+    dst_mask: Floats
+    swap_mask: Floats
+
+
+def render(who: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM) -> Rendered:
+    """Draws a person in a scene as a size x size frame that is `span_mm` wide at the head.
+
+    Deterministic: the same arguments give the same bytes on the same OpenCV. Raises ValueError for size < 16.
+    """
+    if size < 16:
+        raise ValueError(f"size {size}: a frame needs at least 16 pixels")
+    if size < 160:  # fine features are thinner than a pixel: draw larger, then average
+        big = render(who, scene, size * 2, span_mm)
+        small = cv2.resize(big.image, (size, size), interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(big.face_mask, (size, size), interpolation=cv2.INTER_AREA)
+        return Rendered(small, (big.landmarks + 0.5) / 2 - 0.5, mask)
+    camera = Camera.of(scene, size, span_mm)
+    form = shape(head(who), scene)
+    diffuse, shine, normals = light_map(form, scene, camera.turn)
+    hits = cast(form, normals, camera, size)
+    texture = int(np.clip(camera.pixels * 2 * REACH * 95 * 1.2 // 64 * 64 + 64, 256, 1280))
+    coat = paint(form, who, scene, texture)
+    at = _to_map(hits.u, hits.v, GRID)
+    light = cv2.remap(np.dstack([diffuse, shine]), at, None, cv2.INTER_LINEAR)
+    coloured = cv2.remap(coat, _to_map(hits.u, hits.v, texture), None, cv2.INTER_LINEAR).astype(np.float32)
+    lit = coloured[..., :3] * light[..., :3] + light[..., 3:] * _gloss(scene)
+    image = backdrop(scene.backdrop, size)
+    bust(image, who, scene, camera)
+    left, top, right, bottom = hits.box
+    patch = image[top:bottom, left:right]
+    patch += (lit - patch) * hits.cover[..., None]
+    mask = np.zeros((size, size), np.uint8)
+    mask[top:bottom, left:right] = np.round(coloured[..., 3] * hits.cover)
+    return Rendered(_develop(image, scene), camera.project(form.landmarks), mask)
+
+
+def _to_map(u: Floats, v: Floats, size: int) -> Floats:
+    scale, shift = size / (2 * REACH), size / 2 - 0.5
+    return np.dstack([u * np.float32(scale) + np.float32(shift), v * np.float32(scale) + np.float32(shift)])
+
+
+def _gloss(scene: Scene) -> Floats:
+    return np.asarray(scene.key, np.float32) * np.float32(46.0)
+
+
+def _develop(image: Floats, scene: Scene) -> Bytes:
+    """The camera's part: vignette, a film-like curve, grain."""
+    size = image.shape[0]
+    rng = np.random.Generator(np.random.Philox([scene.backdrop, 7]))
+    axis = (np.arange(size, dtype=np.float32) / size - 0.5) ** 2
+    image *= (1.02 - 0.42 * (axis[:, None] + axis))[..., None]
+    grain = rng.integers(-128, 128, (size, size, 1), np.int8).astype(np.float32) * np.float32(scene.grain / 74.0)
+    image += grain
+    bright = np.maximum(image - 200.0, 0.0)
+    image -= bright * bright / (bright + 70.0)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def true_swap(src: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM) -> Rendered:
+    """The scene of somebody else's frame with `src` in it: what a perfect swap would show."""
+    return render(src, scene, size, span_mm)
+
+
+def scenes(seed: int, count: int) -> list[Scene]:
+    """`count` random scenes; scene i depends on seed and i only, so longer lists begin with the shorter ones."""
+    return [draw_scene(np.random.Generator(np.random.Philox(key=[seed, i]))) for i in range(count)]
+
+
+def frame_size(size: int, face_type: str) -> tuple[int, float]:
+    """Pixels and millimetres of a frame that fills an aligned picture of `size` pixels without enlarging it."""
+    crop = _CROP_MM[face_type]
+    span = max(crop * 1.28, 200.0)
+    return max(16, round(size * 1.12 * span / crop / 4) * 4), span
+
+
+def aligned(rendered: Rendered, size: int, face_type: str) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
+    """A frame's face cut out as DFL does: image (size, size, 3), mask (size, size), matrix frame to aligned (2, 3)."""
+    matrix = transform_matrix(rendered.landmarks, size, face_type)
+    image = cv2.warpAffine(rendered.image, matrix, (size, size), flags=cv2.INTER_LANCZOS4)
+    mask = cv2.warpAffine(rendered.face_mask, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return image, mask, matrix
+
+
+def truth(src: Identity, dst: Identity, seed: int, count: int, resolution: int, face_type: str) -> Truth:
+    """`count` scenes of dst with the true swap of each; see `Truth`. seed as in `scenes`."""
+    frame, span = frame_size(resolution, face_type)
+    rows: list[tuple[Bytes, Bytes, Bytes, Bytes]] = []
+    for scene in scenes(seed, count):
+        image, mask, _ = aligned(render(dst, scene, frame, span), resolution, face_type)
+        swap, swap_mask, _ = aligned(true_swap(src, scene, frame, span), resolution, face_type)
+        rows.append((image, swap, mask, swap_mask))
+    image_stack, swap_stack, mask_stack, swap_mask_stack = (np.stack(column) for column in zip(*rows, strict=True))
+    return Truth(_nchw(image_stack), _nchw(swap_stack), _nchw(mask_stack[..., None]), _nchw(swap_mask_stack[..., None]))
+
+
+def _nchw(images: Bytes) -> Floats:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255.0
