@@ -108,6 +108,7 @@ def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
             cv2.imshow(title, picture)
             if first:
                 cv2.waitKey(1)
+                seen = is_visible(cv2, title)
                 say("ready")
         code = cv2.waitKeyEx(POLL_MS)
         if code >= 0:

@@ -1,0 +1,392 @@
+"""The preview window for real, under Xvfb: what is on the screen, keys, every way it can end, and no display at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from core.events import Command, Event, Previewed, Started, Stepped
+from core.window import Window, display_problem, key_name, picture_file
+from core.window_child import Frames
+
+ROOT = Path(__file__).resolve().parent.parent
+BLUE, GREEN = (200, 40, 20), (30, 190, 60)  # BGR
+TITLE = "Training preview"
+
+
+class Screen:
+    """A virtual screen: what it shows, keys to press on it, and a window's X to click."""
+
+    class _Image(ctypes.Structure):
+        _fields_ = [
+            *((name, ctypes.c_int) for name in ("width", "height", "xoffset", "format")),
+            ("data", ctypes.POINTER(ctypes.c_ubyte)),
+            *((name, ctypes.c_int) for name in ("byte_order", "unit", "bit_order", "pad", "depth", "bytes_per_line")),
+        ]
+
+    class _Message(ctypes.Structure):
+        _fields_ = [
+            ("type", ctypes.c_int),
+            ("serial", ctypes.c_ulong),
+            ("send_event", ctypes.c_int),
+            ("display", ctypes.c_void_p),
+            ("window", ctypes.c_ulong),
+            ("message_type", ctypes.c_ulong),
+            ("format", ctypes.c_int),
+            ("data", ctypes.c_long * 24),
+        ]
+
+    def __init__(self, name: str) -> None:
+        self.environ = {**os.environ, "DISPLAY": name}
+        x11 = self._x11 = ctypes.CDLL("libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XDefaultRootWindow.argtypes = x11.XFlush.argtypes = x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
+        x11.XDefaultRootWindow.restype = x11.XInternAtom.restype = ctypes.c_ulong
+        x11.XInternAtom.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+        x11.XSendEvent.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+        x11.XGetImage.restype = ctypes.POINTER(self._Image)
+        x11.XGetImage.argtypes = [ctypes.c_void_p, ctypes.c_ulong, *[ctypes.c_int] * 2, *[ctypes.c_uint] * 2]
+        x11.XGetImage.argtypes += [ctypes.c_ulong, ctypes.c_int]
+        self._display = x11.XOpenDisplay(name.encode())
+        assert self._display
+
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """(900, 1300, 3) uint8, BGR."""
+        root = self._x11.XDefaultRootWindow(self._display)
+        image = self._x11.XGetImage(self._display, root, 0, 0, 1300, 900, 0xFFFFFFFF, 2)
+        size = image.contents.bytes_per_line * 900
+        return np.ctypeslib.as_array(image.contents.data, (size,)).reshape(900, -1, 4)[:, :1300, :3].copy()
+
+    def shows(self, colour: tuple[int, int, int]) -> bool:
+        return int((self.picture() == colour).all(2).sum()) > 20_000
+
+    def press(self, *keys: str) -> None:
+        search = ["xdotool", "search", "--sync", "--name", TITLE]
+        subprocess.run(
+            [*search, "windowfocus", "key", "--delay", "80", *keys], env=self.environ, check=True, timeout=20
+        )
+
+    def click_x(self) -> None:
+        """What a window manager sends when the user closes the window."""
+        search = ["xdotool", "search", "--sync", "--name", TITLE]
+        window = int(subprocess.check_output(search, env=self.environ, timeout=20).split()[-1])
+        atom = self._x11.XInternAtom
+        message = self._Message(33, 0, 0, self._display, window, atom(self._display, b"WM_PROTOCOLS", 0), 32)
+        message.data[0] = atom(self._display, b"WM_DELETE_WINDOW", 0)
+        self._x11.XSendEvent(self._display, window, 0, 0, ctypes.byref(message))
+        self._x11.XFlush(self._display)
+
+    def close(self) -> None:
+        self._x11.XCloseDisplay(self._display)
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[Screen]:
+    for program in ("Xvfb", "xdotool"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}: apt-get install xvfb xdotool")
+    ours, theirs = os.pipe()
+    command = ["Xvfb", "-displayfd", str(theirs), "-screen", "0", "1300x900x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[theirs], stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    number = b""
+    while not number.endswith(b"\n") and select.select([ours], [], [], 20)[0]:
+        piece = os.read(ours, 16)
+        if not piece:
+            break
+        number += piece
+    os.close(ours)
+    assert number, "Xvfb did not start"
+    display = Screen(f":{number.decode().strip()}")
+    yield display
+    display.close()
+    server.terminate()
+    server.wait(10)
+
+
+class Trainer:
+    """The trainer's side of one window."""
+
+    def __init__(self, **options: object) -> None:
+        self.commands: queue.Queue[Command] = queue.Queue()
+        self.lost: list[str] = []
+        self.window = Window(self.commands, self.lost.append, **options)  # type: ignore[arg-type]
+
+    def asked(self) -> str:
+        return self.commands.get(timeout=10).name
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        process = self.window._process
+        assert process is not None
+        return process
+
+
+@pytest.fixture
+def trainer(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
+    trainer = Trainer()
+    assert trainer.window.ready.wait(60), trainer.lost
+    yield trainer
+    trainer.window.close()
+
+
+def soon(condition: Callable[[], object], seconds: float = 15.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def started() -> Started:
+    return Started("new", 6000, 0, ("src_loss", "dst_loss"), np.ones((6000, 2), np.float32))
+
+
+def pages(first: str = "SAEHD") -> Previewed:
+    def cells(colour: tuple[int, int, int]) -> list[list[npt.NDArray[np.uint8]]]:
+        return [[np.full((96, 96, 3), colour, np.uint8)] * 5] * 4
+
+    return Previewed(6000, [(first, cells(BLUE)), ("SAEHD masked", cells(GREEN))])
+
+
+def gone(pid: int) -> bool:
+    """Whether the process is no more (one that nobody reaps in a container counts as such)."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_keys_and_pages(screen: Screen, trainer: Trainer) -> None:
+    window = trainer.window
+    assert soon(lambda: screen.picture().any())  # says that it waits for the first preview
+    assert not screen.shows(BLUE)
+    screen.press("space", "l")  # nothing to turn over yet
+    window(started())
+    window(pages())
+    assert soon(lambda: screen.shows(BLUE))
+    screen.press("space")
+    assert soon(lambda: screen.shows(GREEN)) and not screen.shows(BLUE)
+    window(pages())  # new pictures: the page stays
+    screen.press("x", "F1", "Left", "s")
+    assert trainer.asked() == "save" and screen.shows(GREEN)
+    screen.press("space")
+    assert soon(lambda: screen.shows(BLUE))
+    for key, command in [("b", "backup"), ("p", "preview"), ("S", "save"), ("Return", "stop"), ("KP_Enter", "stop")]:
+        screen.press(key)
+        assert trainer.asked() == command
+    assert trainer.commands.empty() and not trainer.lost
+
+
+def test_history_range(screen: Screen, trainer: Trainer) -> None:
+    trainer.window(Started("new", 6000, 0, ("a", "b"), np.geomspace(1, 0.01, 12_000).reshape(6000, 2)))
+    trainer.window(pages())
+    assert soon(lambda: screen.shows(BLUE))
+    time.sleep(0.3)
+    whole = screen.picture()
+    screen.press("l")
+    assert soon(lambda: not np.array_equal(screen.picture(), whole))
+    screen.press("l", "l", "l", "L")
+    assert soon(lambda: np.array_equal(screen.picture(), whole))
+
+
+def test_graph_moves_while_training(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
+    trainer = Trainer(refresh=0.0)
+    assert trainer.window.ready.wait(60), trainer.lost
+    trainer.window(started())
+    trainer.window(pages())
+    assert soon(lambda: screen.shows(BLUE))
+    before = screen.picture()
+    trainer.window(Stepped(6001, {"src_loss": 0.1, "dst_loss": 0.1}, 1.0))
+    assert soon(lambda: not np.array_equal(screen.picture(), before))
+    trainer.window.close()
+
+
+def test_close_takes_the_window_down(screen: Screen, trainer: Trainer) -> None:
+    pid = trainer.process.pid
+    trainer.window.close()
+    assert gone(pid) and not trainer.lost
+    assert soon(lambda: not screen.picture().any())
+    trainer.window.close()
+    trainer.window(pages())
+
+
+def test_closed_by_the_user(screen: Screen, trainer: Trainer) -> None:
+    screen.click_x()
+    assert soon(lambda: trainer.lost)
+    trainer.window(pages())
+    trainer.window.close()
+    assert trainer.lost == ["the preview window was closed"]
+
+
+def test_child_killed(trainer: Trainer) -> None:
+    os.kill(trainer.process.pid, signal.SIGKILL)
+    assert soon(lambda: trainer.lost)
+    trainer.window(pages())
+    trainer.window.close()
+    assert trainer.lost == ["the preview window's process ended (SIGKILL)"]
+
+
+def test_ctrl_c_is_not_for_the_child(screen: Screen, trainer: Trainer) -> None:
+    assert os.getpgid(trainer.process.pid) != os.getpgid(0)
+    os.kill(trainer.process.pid, signal.SIGINT)
+    screen.press("s")
+    assert trainer.asked() == "save" and not trainer.lost
+
+
+def test_trainer_killed(screen: Screen) -> None:
+    """The child follows, and nothing is left in shared memory."""
+    script = (
+        "import queue, sys, time\n"
+        "from core.window import Window\n"
+        "window = Window(queue.Queue(), print)\n"
+        "assert window.ready.wait(60)\n"
+        "print(window._process.pid, window._process.args[-2], flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, env=screen.environ, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, path = parent.stdout.readline().split(maxsplit=1)
+        parent.kill()
+    assert soon(lambda: gone(int(pid)))
+    assert not Path(path.strip()).exists()
+
+
+def test_terminal_stays_clean(screen: Screen, tmp_path: Path) -> None:
+    """Qt's remarks on fonts and plugins are for nobody's eyes."""
+    script = (
+        "import queue, threading\n"
+        "from core.window import Window\n"
+        "window = Window(queue.Queue(), print)\n"
+        "assert window.ready.wait(60)\n"
+        "window.close()\n"
+    )
+    environ = {**screen.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def lost_reason(**options: object) -> str:
+    trainer = Trainer(**options)
+    trainer.window(started())
+    trainer.window(pages())
+    assert soon(lambda: trainer.lost, 60)
+    trainer.window.close()
+    assert len(trainer.lost) == 1 and not trainer.window.ready.is_set()
+    return trainer.lost[0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X11")
+def test_display_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4321")
+    assert "cannot be opened" in lost_reason()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ImportError('libGL.so.1: cannot open shared object file')", "libGL.so.1: cannot open shared object"),
+        ("import sys; sys.exit(3)", "cannot be opened"),
+        ("import time; time.sleep(60)", "did not appear within 1 s"),
+    ],
+)
+def test_child_that_cannot_start(code: str, reason: str) -> None:
+    assert reason in lost_reason(child=(sys.executable, "-c", code), start_timeout=1.0)
+
+
+def test_child_that_does_not_exist() -> None:
+    assert "cannot be started" in lost_reason(child=("no-such-program-here",))
+
+
+def test_opencv_without_windows(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text(
+        "__version__ = '5'\nWINDOW_AUTOSIZE = 1\nclass error(Exception): pass\n"
+        "def namedWindow(*_): raise error('The function is not implemented. Rebuild the library')\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from core.window_child import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    assert "install opencv-python in its place" in lost_reason(child=(sys.executable, "-c", code))
+
+
+def test_sink_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a child that does nothing at all, events are still taken and close() comes back."""
+    trainer = Trainer(child=(sys.executable, "-c", "import time; time.sleep(60)"))
+    events: list[Event] = [started(), *[pages()] * 50]
+    for event in events:
+        trainer.window(event)
+    trainer.window.close(2.0)
+    assert not trainer.lost
+
+
+def test_display_problem() -> None:
+    assert display_problem({"DISPLAY": ":0"}, "linux") == display_problem({"WAYLAND_DISPLAY": "w"}, "linux") == ""
+    assert "DISPLAY" in display_problem({}, "linux") and display_problem({"DISPLAY": ""}, "freebsd14")
+    assert display_problem({}, "win32") == display_problem({}, "darwin") == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(115, "s"), (83, "s"), (13, "\r"), (10, "\r"), (0xFF8D, "\r"), (32, " "), (0x250000, ""), (0xFFBE, ""), (27, "")],
+)
+def test_key_name(code: int, name: str) -> None:
+    assert key_name(code) == name
+    assert key_name(code | 0x100000) == name  # NumLock
+
+
+def test_frames(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    Frames.create(path, 600)
+    writer, reader = Frames(path), Frames(path)
+    assert reader.latest()[0] == 0
+    for i in range(1, 6):
+        picture = np.full((10, 2 * i, 3), i, np.uint8)
+        writer.publish(picture)
+        number, seen = reader.latest()
+        assert number == reader.number == i and np.array_equal(seen, picture)
+    with pytest.raises(ValueError, match="603 bytes"):
+        writer.publish(np.zeros((1, 201, 3), np.uint8))
+    writer.close()
+    reader.close()
+
+
+def test_picture_file_falls_back_and_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    path = picture_file(300)
+    assert path.parent == tmp_path and path.stat().st_size == 664
+    path.unlink()
+
+    def full(path: Path, slot: int) -> None:
+        path.write_bytes(b"part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Frames, "create", staticmethod(full))
+    with pytest.raises(OSError, match="No space"):
+        picture_file(300)
+    assert not list(tmp_path.iterdir())
