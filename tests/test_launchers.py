@@ -68,7 +68,8 @@ def test_bat(path: Path) -> None:
         return
     lines = text.splitlines()
     assert lines[0] == "@echo off" and lines[2] == "setlocal EnableExtensions DisableDelayedExpansion"
-    assert re.fullmatch(r'call "%~dp0env\.bat" (installed|bare) \|\| goto end', lines[3])
+    assert re.fullmatch(r'call "%~dp0env\.bat" (installed|bare)', lines[3])
+    assert lines[4] == 'if not "%ERRORLEVEL%"=="0" goto end'
     assert lines[-2:] == [":end", 'call "%~dp0end.bat"']
 
 

@@ -284,8 +284,7 @@ def test_second_set_up_waits(setup: ModuleType, tmp_path: Path, monkeypatch: pyt
             assert not setup.try_lock(second.fileno())
     with lock.open("a+") as second:
         assert setup.try_lock(second.fileno())
-        waits = iter([lambda: second.close()])
-        monkeypatch.setattr(setup.time, "sleep", lambda seconds: next(waits)())
+        monkeypatch.setattr(setup.time, "sleep", lambda seconds: second.close())
         with setup.one_at_a_time(tmp_path / "a", said.append):
             assert said == ["Waiting for another set-up of this folder."]
 

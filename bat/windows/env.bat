@@ -16,7 +16,8 @@ for %%C in ("py -3" "py -3.13" "py -3.12" "py -3.11" "py -3.14" "py -3.10" "pyth
 if not defined PYTHON goto no_python
 if not "%~1"=="installed" exit /b 0
 if defined FACESMITH_PYTHON goto workspace
-"%PYTHON%" "%ROOT%\bat\env\setup.py" || exit /b 1
+"%PYTHON%" "%ROOT%\bat\env\setup.py"
+if not "%ERRORLEVEL%"=="0" exit /b 1
 set "PYTHON=%ROOT%\.venv\Scripts\python.exe"
 
 :workspace
