@@ -260,7 +260,12 @@ def dfl_shape(tensor: Tensor) -> tuple[int, ...]:
 
 def state(module: nn.Module) -> dict[str, Array]:
     """Every weight and buffer by DFL's name, in DFL's layout: copies."""
-    return {dfl_name(name): to_dfl(tensor) for name, tensor in module.state_dict().items()}
+    return {name: to_dfl(tensor) for name, tensor in named_tensors(module).items()}
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every weight and buffer by DFL's name: the tensors themselves."""
+    return {dfl_name(name): tensor for name, tensor in module.state_dict(keep_vars=True).items()}
 
 
 def misfit(expected: Mapping[str, Tensor], found: Mapping[str, Array]) -> str:
@@ -278,7 +283,7 @@ def misfit(expected: Mapping[str, Tensor], found: Mapping[str, Array]) -> str:
 def load_state(module: nn.Module, found: Mapping[str, Array]) -> None:
     """Copies arrays (DFL's names and layouts) into the module. Raises ValueError, before any change, naming the
     tensor that does not fit, what was expected and what was found."""
-    expected = {dfl_name(name): tensor for name, tensor in module.state_dict(keep_vars=True).items()}
+    expected = named_tensors(module)
     if reason := misfit(expected, found):
         raise ValueError(reason)
     with torch.no_grad():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,24 +185,33 @@ class Optimizer:
             for name, tensor in tensors.items():
                 yield f"{slot}_{name}_0:0", tensor
 
+    def foreign(self, found: Mapping[str, Array]) -> bool:
+        """Whether a DFL optimizer file holds the moments of another kind of optimizer, or none."""
+        return not any(name.startswith(tuple(f"{slot}_" for slot in self.slots)) for name in found)
+
+    def misfit(self, found: Mapping[str, Array]) -> str:
+        """Why a DFL optimizer file does not fit; empty when it does. A foreign one does: see `load_state`."""
+        count = found.get("iters:0")
+        if count is None or count.size != 1 or count.dtype.kind not in "iu":
+            return "iters:0: expected one whole number, found " + (
+                "nothing" if count is None else f"{tuple(count.shape)} {count.dtype}"
+            )
+        moments = {name: array for name, array in found.items() if name != "iters:0"}
+        return "" if self.foreign(moments) else misfit(dict(self._named_moments()), moments)
+
     def load_state(self, found: Mapping[str, Array]) -> str:
         """Takes a DFL optimizer file; returns a line for the user, or nothing.
 
-        A file of the other optimizer gives its iteration count only, the moments start anew. Raises ValueError,
+        A file of another optimizer gives its iteration count only, the moments start anew. Raises ValueError,
         before any change, naming the tensor that does not fit, what was expected and what was found.
         """
-        iterations = found.get("iters:0")
-        if iterations is None or getattr(iterations, "size", 0) != 1 or iterations.dtype.kind not in "iu":
-            raise ValueError("iters:0: expected one whole number, found " + describe(iterations))
-        moments = {name: array for name, array in found.items() if name != "iters:0"}
-        expected = dict(self._named_moments())
-        other = all(not name.startswith(tuple(f"{slot}_" for slot in self.slots)) for name in moments)
-        if not other and (reason := misfit(expected, moments)):
+        if reason := self.misfit(found):
             raise ValueError(reason)
-        self.iterations = int(iterations)
-        for name, tensor in expected.items():
-            tensor.zero_() if other else tensor.copy_(from_dfl(moments[name]))
-        if not other:
+        foreign = self.foreign(found)
+        self.iterations = int(found["iters:0"].item())
+        for name, tensor in self._named_moments():
+            tensor.zero_() if foreign else tensor.copy_(from_dfl(found[name]))
+        if not foreign:
             return ""
         return f"Another optimizer than {type(self).__name__} was in use: fresh moments, {self.iterations} steps kept."
 
@@ -246,8 +254,3 @@ def like(flat: Tensor, weight: Tensor) -> Tensor:
         return flat.view(weight.shape)
     o, i, h, w = weight.shape
     return flat.view(o, h, w, i).permute(0, 3, 1, 2)
-
-
-def describe(array: Any) -> str:
-    """Shape and type of what a file holds, for error messages."""
-    return "nothing" if array is None else f"{tuple(getattr(array, 'shape', ()))} {getattr(array, 'dtype', '?')}"
