@@ -31,7 +31,7 @@ class Values(dict[str, Any]):
 
     def forced(self) -> dict[str, Any]:
         """Options in effect that differ from the user's choice."""
-        return {key: value for key, value in self.items() if self.chosen.get(key) != value}
+        return {key: self[key] for key, value in self.chosen.items() if self[key] != value}
 
 
 def _always(_: Answers) -> bool:
@@ -47,7 +47,8 @@ class Option:
     range as the prompt shows it, where DFL's spelling is not `low-high`. ask: `create` rows shape the weights and
     are asked once, `always` rows again at every override. when: whether to ask, given the answers so far. forced:
     what other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values
-    that older files use, mapped to ours. check: a rule of its own; raises ValueError saying what is allowed.
+    that older files use, mapped to ours. stored: whether the choice is kept with the model, else it counts once.
+    check: a rule of its own; raises ValueError saying what is allowed.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Option:
     forced: Callable[[Answers], Any] | None = None
     tidy: Callable[[Any, Answers], Any] | None = None
     spellings: tuple[tuple[Any, Any], ...] = ()
+    stored: bool = True
     check: Callable[[str], str] | None = None
 
     def allowed(self) -> str:
@@ -162,9 +164,9 @@ def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dic
     row's own. Stored values of a model are believed even outside the prompt's range."""
     result: dict[str, Any] = {}
     for row in rows:
-        if row.key in stored:
+        if row.stored and row.key in stored:
             result[row.key] = row.parse(stored[row.key], believe=True)
-        elif row.key in preferred:
+        elif row.stored and row.key in preferred:
             result[row.key] = row.parse(preferred[row.key])
         else:
             result[row.key] = row.default(result) if callable(row.default) else row.default
@@ -182,7 +184,7 @@ def settle(rows: Sequence[Option], answers: Answers) -> Values:
         forced = row.forced(chosen) if row.forced is not None else None
         if forced is not None:
             effective[row.key] = forced
-    return Values(effective, chosen)
+    return Values(effective, {row.key: chosen[row.key] for row in rows if row.stored})
 
 
 def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:

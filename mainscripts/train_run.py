@@ -49,7 +49,7 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
     with contextlib.ExitStack() as stack:
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
         loader = stack.enter_context(start_loader(setup, args.workers, lambda text: sinks.emit(Warned(text))))
-        history_batch = _history_batch(setup, task, loader)
+        history_batch = _history_batch(setup, task, loader, sinks, commands)
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
         saver = BackgroundSaver(task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic)
@@ -58,6 +58,9 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
             time.monotonic, history_batch, sinks.attended,
         )  # fmt: skip
         stack.enter_context(stop_signals(commands))
+        sinks.listen()
+        if setup.data is None:
+            setup.directory.write_default_options(setup.values.chosen)
         code = _run(trainer, saver, sinks.emit)
         saved = saver.close()
         if not saved:
@@ -103,21 +106,23 @@ def show_samples(setup: Setup, args: argparse.Namespace, stdin: TextIO, stdout: 
         stack.enter_context(stop_signals(commands))
         name = setup.directory.full_name
         sinks.emit(Started(name, 0, 0, (), np.empty((0, 0), np.float32)))
+        sinks.listen()
         while True:
             batch = next(loader)
-            pages = [(f"{name} samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
+            pages = [(f"samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
             sinks.emit(Previewed(0, pages))
-            while (command := _next(commands, sinks)) is not None and command.name not in ("preview", "stop"):
-                continue
+            command = _next(commands, sinks.attended)
             if command is None or command.name == "stop":
                 return EXIT_OK
 
 
-def _next(commands: Commands, sinks: Sinks) -> Command | None:
-    """The next command, or None when nobody is there to give one."""
-    while sinks.attended():
+def _next(commands: Commands, anybody: Callable[[], bool]) -> Command | None:
+    """The next `preview` or `stop`, or None once nobody is there to give one."""
+    while anybody():
         with contextlib.suppress(queue.Empty):
-            return commands.get(timeout=0.5)
+            command = commands.get(timeout=0.5)
+            if command.name in ("preview", "stop"):
+                return command
     return None
 
 
@@ -128,13 +133,23 @@ def _sample_rows(side: Side) -> list[list[np.ndarray]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _history_batch(setup: Setup, task: Task, loader: Loader) -> Batch | None:
-    """The faces of the preview history: those stored with the model, else the first batch, which is then stored."""
+def _history_batch(setup: Setup, task: Task, loader: Loader, sinks: Sinks, commands: Commands) -> Batch | None:
+    """The faces of the preview history: those stored with the model, or the first ones, or those the user picks.
+    New ones are stored with the model."""
     stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
-    if stored is None and setup.values["write_preview_history"]:
-        task.data.sample_for_preview = previewsample.to_stored(next(loader))
-        stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
-    return stored
+    choose = setup.values["choose_preview_history"] and sinks.has_window()
+    if not setup.values["write_preview_history"] or (stored is not None and not choose):
+        return stored
+    while True:
+        batch = next(loader)
+        task.data.sample_for_preview = previewsample.to_stored(batch)
+        if not choose:
+            break
+        sinks.emit(Previewed(task.iteration, task.preview(batch)))
+        command = _next(commands, sinks.has_window)
+        if command is None or command.name == "stop":
+            break
+    return previewsample.from_stored(task.data.sample_for_preview, setup.requests)
 
 
 def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]) -> int:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samplelib.faceset import Faceset
-
 from core import device as devices
 from core import prompts
 from core.batch import SampleRequest
@@ -22,6 +20,7 @@ from core.modeldir import ModelData, ModelDir, ModelError, saved_models
 from core.options import Option, OptionError, Values, settle
 from core.values import parse_sets
 from models import MODELS, ModelSpec, Task
+from samplelib.faceset import Faceset
 from samplelib.process import check
 
 Say = Callable[[str], None]
@@ -103,8 +102,9 @@ def choose_values(
     initial = spec.resolve(given, stored, preferred)
     if terminal is None or (data is not None and not prompts.ask_override(terminal)):
         return initial
-    fixed = {key: initial.chosen[key] for key in given if key in initial.chosen}
-    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, initial.chosen, fixed, first_run=data is None))
+    defaults = {**initial, **initial.chosen}
+    fixed = {key: defaults[key] for key in given if key in defaults}
+    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, defaults, fixed, first_run=data is None))
 
 
 def read_data(directory: ModelDir) -> ModelData | None:

@@ -38,6 +38,7 @@ class Sinks:
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
+        self._stdin, self._commands = stdin, commands
         self._keyboard = stdin.isatty()
         self._window_open = False
         problem = display_problem(os.environ, sys.platform) if window else "not wanted"
@@ -50,9 +51,6 @@ class Sinks:
             ),
             "console",
         )
-        if self._keyboard:
-            keys = StopKeys(stdin, commands)
-            self._stack.callback(keys.close)
         self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
         self._add(self._files, "preview files")
         if history:
@@ -70,6 +68,14 @@ class Sinks:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def listen(self) -> None:
+        """From now on Enter in the terminal stops."""
+        if self._keyboard:
+            self._stack.callback(StopKeys(self._stdin, self._commands).close)
+
+    def has_window(self) -> bool:
+        return self._window_open
 
     def attended(self) -> bool:
         """Whether somebody can still give a command: a keyboard, or an open window."""

@@ -23,6 +23,12 @@ SESSION = (
         default=False, group="session",
     ),
     Option(
+        "choose_preview_history", "bool", "Choose image for the preview history",
+        "Lets you pick the faces of the preview history in the window: p shows the next ones, space the next page, "
+        "Enter takes them. n keeps the present ones, or takes the first that come.",
+        default=False, stored=False, when=lambda answers: bool(answers["write_preview_history"]), group="session",
+    ),
+    Option(
         "target_iter", "int", "Target iteration",
         "Training saves and pauses when this iteration is reached. 0 trains until you stop it.",
         default=0, low=0, group="session",

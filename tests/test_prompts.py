@@ -55,6 +55,7 @@ def test_prompts_are_spelled_as_in_dfl() -> None:
     assert [prompt_text(r, defaults[r.key]) for r in ROWS] == [
         "[0] Autobackup every N hour ( 0..24 ?:help ) : ",
         "[n] Write preview history ( y/n ?:help ) : ",
+        "[n] Choose image for the preview history ( y/n ?:help ) : ",
         "[0] Target iteration ( ?:help ) : ",
         "[n] Flip SRC faces randomly ( y/n ?:help ) : ",
         "[y] Flip DST faces randomly ( y/n ?:help ) : ",
@@ -89,17 +90,19 @@ def test_transcript_help_wrong_then_right() -> None:
 
 
 def test_first_run_asks_all_later_runs_only_what_can_change() -> None:
-    defaults = resolve(ROWS, {}, {}, {}).chosen
+    defaults = dict(resolve(ROWS, {}, {}, {}))
     terminal = Script(*[""] * 40)
     ask_rows(terminal, ROWS, defaults, {}, first_run=True)
-    assert terminal.out.count(" : ") == len(ROWS) - 1  # masked training is only asked for wf and head
+    assert (
+        terminal.out.count(" : ") == len(ROWS) - 2
+    )  # not masked training (wf and head only), not the choice of history faces
     terminal = Script(*[""] * 40)
     ask_rows(terminal, ROWS, defaults, {"batch_size": 8}, first_run=False)
     assert "Resolution" not in terminal.out and "Batch_size" not in terminal.out and "Blur out mask" in terminal.out
 
 
 def test_masked_training_is_asked_for_whole_face() -> None:
-    defaults = resolve(ROWS, {"face_type": "wf"}, {}, {}).chosen
+    defaults = dict(resolve(ROWS, {"face_type": "wf"}, {}, {}))
     terminal = Script(*[""] * 40)
     assert ask_rows(terminal, ROWS, defaults, {}, first_run=True)["masked_training"] is True
     assert "Masked training" in terminal.out
