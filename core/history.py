@@ -47,7 +47,13 @@ class Board:
         """Note what a Started, Stepped or Previewed event says."""
         if isinstance(event, Started):
             self.names, self.iteration = tuple(event.loss_names), event.iteration
-            history = np.asarray(event.history, np.float32).reshape(-1, max(1, len(self.names)))
+            history = np.asarray(event.history, np.float32)
+            if not history.size:
+                history = history.reshape(0, len(self.names))
+            if history.shape != (len(history), len(self.names)):
+                raise ValueError(
+                    f"the loss history is {history.shape}; allowed: (n, {len(self.names)}) for {self.names}"
+                )
             self._count = len(history)
             self._losses = np.empty((history.shape[1], self._count + 1024), np.float32)
             self._losses[:, : self._count] = history.T

@@ -111,15 +111,14 @@ def compose(tiles: Picture, graph: Picture, lines: Sequence[str | tuple[str, str
     return np.concatenate([head, graph, body])
 
 
-def fit(pictures: Sequence[Picture]) -> list[Picture]:
-    """Bring grids to one size, proportions kept: at most MAX_TILES; small ones are enlarged towards MIN_WIDTH."""
-    height = max(picture.shape[0] for picture in pictures)
-    width = max(picture.shape[1] for picture in pictures)
+def common_size(pages: Sequence[Page]) -> tuple[int, int]:
+    """Width and height of the tiles of all pages: at most MAX_TILES; small ones are enlarged towards MIN_WIDTH."""
+    height = max(len(rows) * rows[0][0].shape[0] for _, rows in pages)
+    width = max(max(len(row) for row in rows) * rows[0][0].shape[1] for _, rows in pages)
     scale = min(1.0, MAX_TILES[0] / width, MAX_TILES[1] / height)
     if width < MIN_WIDTH:
         scale = max(1, min(-(-MIN_WIDTH // width), MAX_TILES[1] // height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return [_place(picture, size) for picture in pictures]
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def draw_page(
@@ -137,7 +136,7 @@ def draw_page(
 
     keys: with the two lines naming the window's keys. drawn_at: iteration of the weights that drew the pages.
     """
-    tiles = fit([grid(rows) for _, rows in pages])[index]
+    tiles = _place(grid(pages[index][1]), common_size(pages))
     lines: list[str | tuple[str, str]] = list(KEY_LINES) if keys else []
     note = "" if drawn_at is None else f"drawn at iteration {drawn_at}"
     lines.append((f'Preview: "{pages[index][0]}" [{index + 1}/{len(pages)}]', note))

@@ -29,6 +29,8 @@ from core.sinks import Background, Every, ask
 from core.window_child import HEADER, Frames
 
 TITLE = "Training preview"
+DEBIAN_PACKAGES = ("libgl1", "libglib2.0-0", "libsm6", "libxext6")
+"""What OpenCV's wheels need and bare systems lack: the first two to be loaded at all, the others for a window."""
 
 COMMAND_KEYS: dict[str, Literal["save", "backup", "preview", "stop"]] = {
     "s": "save",
@@ -242,7 +244,6 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     # cwd and PYTHONPATH: found from anywhere, and no `core` of the user's folder is taken for ours
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
-    environ["QT_LOGGING_RULES"] = "*.debug=false;*.info=false"
     if environ.get("DISPLAY") and environ.get("QT_QPA_PLATFORM", "").startswith("wayland"):
         environ["QT_QPA_PLATFORM"] = "xcb"  # the only one OpenCV's wheels bring
     return subprocess.Popen(
@@ -262,14 +263,24 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def _reason(was_ready: bool, code: int, errors: list[str]) -> str:
-    """One line from how the child ended and its last words; Qt's chatter is passed over where something tells more."""
-    lines = [line.strip() for line in errors if line.strip()]
-    telling = [line for line in lines if any(word in line.lower() for word in ("could not", "cannot", "error"))]
-    last = (telling or lines or [""])[-1]
+    """One line from how the child ended and its last words."""
     what = "the preview window's process ended" if was_ready else "the preview window cannot be opened"
     if code < 0:
         with contextlib.suppress(ValueError):
             what += f" ({signal.Signals(-code).name})"
     elif was_ready:
         what += f" (exit code {code})"
-    return f"{what}: {last}" if last else what
+    why = _last_words([line.strip() for line in errors if line.strip()])
+    return f"{what}: {why}" if why else what
+
+
+def _last_words(lines: list[str]) -> str:
+    """What tells most of the child's stderr: Python's last line, or what lies behind Qt's chatter."""
+    for line in lines:
+        if "could not connect to display" in line.lower():
+            return line.rpartition("qt.qpa.xcb: ")[2]
+    text = "\n".join(lines)
+    if "Could not load the Qt platform plugin" in text or "cannot open shared object file" in text:
+        detail = "" if "Qt platform plugin" in text else f" ({lines[-1]})"
+        return f"a system library is missing{detail}; on Debian and Ubuntu: apt-get install {' '.join(DEBIAN_PACKAGES)}"
+    return lines[-1] if lines else ""

@@ -172,6 +172,11 @@ def test_board_gathers_losses() -> None:
     assert board.history[2999].tolist() == [3000, -3000] and np.isnan(board.history[3000, 1])
 
 
+def test_board_refuses_a_history_of_other_losses() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 3\); allowed: \(n, 2\)"):
+        files.Board().take(Started("new", 5, 0, NAMES, np.zeros((5, 3), np.float32)))
+
+
 def test_preview_files(tmp_path: Path) -> None:
     folder = tmp_path / "Modell ü"
     sink = files.PreviewFiles(folder / "new_SAEHD", pytest.fail)
