@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def project(tmp_path: Path, setup: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     for name in ("FACESMITH_TORCH", "FACESMITH_TORCH_INDEX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(setup, "done", [], raising=False)
+    monkeypatch.setattr(setup.tempfile, "tempdir", str(tmp_path))
 
     def make(folder: Path, say: object) -> None:
         setup.done.append("make")
@@ -276,7 +278,7 @@ def test_opencv_without_windows_where_libraries_lack(
 
 
 def test_second_set_up_waits(setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup.tempfile, "gettempdir", lambda: tmp_path)
+    monkeypatch.setattr(setup.tempfile, "tempdir", str(tmp_path))
     said: list[str] = []
     with setup.one_at_a_time(tmp_path / "a", said.append):
         (lock,) = tmp_path.glob("*.lock")
@@ -309,7 +311,7 @@ def test_constraints_pin_what_setup_cfg_needs() -> None:
     config = configparser.ConfigParser()
     config.read(ENV.parent.parent / "setup.cfg", encoding="utf-8")
     needed = config["options"]["install_requires"] + config["options.extras_require"]["test"]
-    names = {line.split("=")[0].split(">")[0].strip() for line in needed.split("\n") if line.strip()} - {"torch"}
+    names = {re.split(r"[=><;]", line)[0].strip() for line in needed.split("\n") if line.strip()} - {"torch"}
     lines = (ENV / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     assert names <= pinned
