@@ -2,7 +2,7 @@
 
 libjpeg fills what is missing with flat colour and only prints a warning. A cut-off picture is therefore found by
 decoding it again with other data behind its end: a complete one does not change. Only pictures without an end
-marker, or with a flat, not black, last row of blocks pay for that (libjpeg may print its warning then).
+marker, or with flat rows at their end that look made up, pay for that (libjpeg may print its warning then).
 """
 
 from __future__ import annotations
@@ -33,6 +33,20 @@ def _imdecode(data: bytes, flags: int, what: str) -> Array:
     return image
 
 
+def _may_be_filled(image: Array, coded: bytes) -> bool:
+    """Whether the picture ends in flat rows that libjpeg may have made up.
+
+    Rows that really are flat and coded end the data in one short pattern, repeated. That is believed for up to half
+    of the picture: below a background that is flat by itself nothing is known.
+    """
+    last = image[-1, -1]
+    if int(last.max()) <= _BLACK or not (image[-8:] == last).all():
+        return False
+    tail = coded[-49:-1]
+    coded_flat = any(tail[period:] == tail[:-period] for period in range(1, 33))
+    return not coded_flat or bool((image[len(image) // 2 :] == last).all())
+
+
 def decode(data: bytes) -> Array:
     """(H, W, 3) uint8 BGR of a JPEG, whatever its colour space; EXIF orientation is ignored, as landmarks ignore it.
 
@@ -45,13 +59,13 @@ def decode(data: bytes) -> Array:
     if max(header.height, header.width) > MAX_SIDE or min(header.height, header.width) < 1:
         raise FaceReadError(f"a picture of {header.width}x{header.height} pixels; sides of up to {MAX_SIDE} are read")
     end = data.find(_EOI, header.scan)
-    coded = data[: end if end >= 0 else len(data)]
+    coded = data[: end if end >= 0 else len(data)].rstrip(b"\xff")  # half a marker
     image = _imdecode(coded + _EOI, _FLAGS, "picture")
     if image.shape[:2] != (header.height, header.width):
         raise FaceReadError("its picture is not of the size its header states")
-    last = image[-8:]
-    suspicious = end < 0 or (int(last.max()) > _BLACK and bool((last == last[-1, -1]).all()))
-    if suspicious and not np.array_equal(image, _imdecode(coded + _PROBE + _EOI, _FLAGS, "picture")):
+    if (end < 0 or _may_be_filled(image, coded)) and not np.array_equal(
+        image, _imdecode(coded + _PROBE + _EOI, _FLAGS, "picture")
+    ):
         raise FaceReadError("its picture is cut off")
     return image
 
