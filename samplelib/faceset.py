@@ -334,7 +334,11 @@ def _counted(reasons: list[str]) -> str:
 def _useless(folder: Path, packed: bool, reasons: list[str]) -> str:
     advice = "Extract faces into it first, or give the folder that holds aligned JPGs or a faceset.pak."
     if packed:
-        what = f"{len(reasons):,} faces in {pack.NAME}, none usable ({_counted(reasons)})" if reasons else "it holds no faces"
+        what = (
+            f"{len(reasons):,} faces in {pack.NAME}, none usable ({_counted(reasons)})"
+            if reasons
+            else "it holds no faces"
+        )
         return f"{folder / pack.NAME}: {what}. Pack the faces again, or take the file away."
     if reasons:
         return f"{folder}: {len(reasons):,} pictures, none usable ({_counted(reasons)}). {advice}"

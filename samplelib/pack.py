@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,7 +85,7 @@ def read_pack(path: Path) -> list[Entry]:
 
 
 def _entries(faces: list[dict[str, Any]], offsets: list[int], start: int, total: int) -> list[Entry]:
-    if any(low >= high for low, high in zip(offsets[:-1], offsets[1:-1], strict=False)):
+    if any(low >= high for low, high in pairwise(offsets[:-1])):
         raise PackError("its table of offsets is not in order")
     ends = [*(start + offset for offset in offsets[1:-1]), total]
     entries = []
