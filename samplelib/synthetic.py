@@ -22,16 +22,24 @@ from samplelib.synthetic_head import GRID, REACH, Floats, head, shape
 from samplelib.synthetic_paint import Bytes, paint
 from samplelib.synthetic_person import Identity, Scene, draw_scene, identity
 from samplelib.synthetic_render import Camera, cast, light_map
-from samplelib.synthetic_stage import backdrop, bust
+from samplelib.synthetic_stage import stage
 
-__all__ = ["FRAME_MM", "Identity", "Rendered", "Scene", "Truth", "aligned", "draw_scene", "frame_size", "identity",
+__all__ = ["FRAME_MM", "Frame", "Identity", "Rendered", "Scene", "Truth", "aligned", "draw_scene", "frame_for", "identity",
            "render", "scenes", "true_swap", "truth"]
 
 FRAME_MM = 340.0
 """Width of what a frame shows at the head's distance."""
 
-_CROP_MM = {"half_face": 122.0, "midfull_face": 145.0, "full_face": 196.0, "full_face_no_align": 196.0,
-            "whole_face": 260.0, "head": 364.0, "head_no_align": 364.0, "mark_only": 260.0}
+_CROP_MM = {"half_face": 125.0, "midfull_face": 149.0, "full_face": 200.0, "full_face_no_align": 200.0,
+            "whole_face": 267.0, "head": 373.0, "head_no_align": 373.0}
+
+
+class Frame(NamedTuple):
+    """How large a frame is. rise: how far above its middle the face is, as a part of its height."""
+
+    pixels: int
+    span_mm: float = FRAME_MM
+    rise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +64,29 @@ class Truth(NamedTuple):
     swap_mask: Floats
 
 
-def render(who: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM) -> Rendered:
-    """Draws a person in a scene as a size x size frame that is `span_mm` wide at the head.
+def render(who: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM, rise: float = 0.0) -> Rendered:
+    """Draws a person in a scene as a size x size frame that is `span_mm` wide at the head, face `rise` above the middle.
 
     Deterministic: the same arguments give the same bytes on the same OpenCV. Raises ValueError for size < 16.
     """
     if size < 16:
         raise ValueError(f"size {size}: a frame needs at least 16 pixels")
     if size < 160:  # fine features are thinner than a pixel: draw larger, then average
-        big = render(who, scene, size * 2, span_mm)
+        big = render(who, scene, size * 2, span_mm, rise)
         small = cv2.resize(big.image, (size, size), interpolation=cv2.INTER_AREA)
         mask = cv2.resize(big.face_mask, (size, size), interpolation=cv2.INTER_AREA)
         return Rendered(small, (big.landmarks + 0.5) / 2 - 0.5, mask)
-    camera = Camera.of(scene, size, span_mm)
+    camera = Camera.of(scene, size, span_mm, rise)
     form = shape(head(who), scene)
-    diffuse, shine, normals = light_map(form, scene, camera.turn)
+    shade, normals = light_map(form, scene, camera.turn)
     hits = cast(form, normals, camera, size)
     texture = int(np.clip(camera.pixels * 2 * REACH * 95 * 1.2 // 64 * 64 + 64, 256, 1280))
     coat = paint(form, who, scene, texture)
     at = _to_map(hits.u, hits.v, GRID)
-    light = cv2.remap(np.dstack([diffuse, shine]), at, None, cv2.INTER_LINEAR)
+    light = cv2.remap(shade, at, None, cv2.INTER_LINEAR)
     coloured = cv2.remap(coat, _to_map(hits.u, hits.v, texture), None, cv2.INTER_LINEAR).astype(np.float32)
     lit = coloured[..., :3] * light[..., :3] + light[..., 3:] * _gloss(scene)
-    image = backdrop(scene.backdrop, size)
-    bust(image, who, scene, camera)
+    image = stage(who, scene, camera, size)
     left, top, right, bottom = hits.box
     patch = image[top:bottom, left:right]
     patch += (lit - patch) * hits.cover[..., None]
@@ -110,9 +117,9 @@ def _develop(image: Floats, scene: Scene) -> Bytes:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def true_swap(src: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM) -> Rendered:
+def true_swap(src: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM, rise: float = 0.0) -> Rendered:
     """The scene of somebody else's frame with `src` in it: what a perfect swap would show."""
-    return render(src, scene, size, span_mm)
+    return render(src, scene, size, span_mm, rise)
 
 
 def scenes(seed: int, count: int) -> list[Scene]:
@@ -120,11 +127,16 @@ def scenes(seed: int, count: int) -> list[Scene]:
     return [draw_scene(np.random.Generator(np.random.Philox(key=[seed, i]))) for i in range(count)]
 
 
-def frame_size(size: int, face_type: str) -> tuple[int, float]:
-    """Pixels and millimetres of a frame that fills an aligned picture of `size` pixels without enlarging it."""
+def frame_for(size: int, face_type: str) -> Frame:
+    """The frame from which an aligned picture of `size` pixels is cut without enlarging or, mostly, leaving it.
+
+    mark_only pictures are the frame itself (DFL does not align them).
+    """
+    if face_type == "mark_only":
+        return Frame(size)
     crop = _CROP_MM[face_type]
-    span = max(crop * 1.28, 200.0)
-    return max(16, round(size * 1.12 * span / crop / 4) * 4), span
+    span = crop * (1.45 if crop < 150 else 1.32)
+    return Frame(max(16, round(size * 1.04 * span / crop / 4) * 4), span, -0.12 if face_type == "head" else 0.0)
 
 
 def aligned(rendered: Rendered, size: int, face_type: str) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
@@ -137,11 +149,11 @@ def aligned(rendered: Rendered, size: int, face_type: str) -> tuple[Bytes, Bytes
 
 def truth(src: Identity, dst: Identity, seed: int, count: int, resolution: int, face_type: str) -> Truth:
     """`count` scenes of dst with the true swap of each; see `Truth`. seed as in `scenes`."""
-    frame, span = frame_size(resolution, face_type)
+    frame = frame_for(resolution, face_type)
     rows: list[tuple[Bytes, Bytes, Bytes, Bytes]] = []
     for scene in scenes(seed, count):
-        image, mask, _ = aligned(render(dst, scene, frame, span), resolution, face_type)
-        swap, swap_mask, _ = aligned(true_swap(src, scene, frame, span), resolution, face_type)
+        image, mask, _ = aligned(render(dst, scene, *frame), resolution, face_type)
+        swap, swap_mask, _ = aligned(true_swap(src, scene, *frame), resolution, face_type)
         rows.append((image, swap, mask, swap_mask))
     image_stack, swap_stack, mask_stack, swap_mask_stack = (np.stack(column) for column in zip(*rows, strict=True))
     return Truth(_nchw(image_stack), _nchw(swap_stack), _nchw(mask_stack[..., None]), _nchw(swap_mask_stack[..., None]))

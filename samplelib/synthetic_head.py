@@ -23,8 +23,9 @@ from samplelib.synthetic_person import Identity, Scene
 Floats = NDArray[np.float32]
 
 CENTRE = np.array([0.0, -20.0, 70.0], np.float32)
-REACH = 1.95
-GRID = 256
+REACH = 1.94
+GRID = 228
+_COARSE = 72  # cells of the map on which slow fields are worked out
 MM = 1.0 / 95.0  # map units per millimetre on the face
 
 # Mean 3D positions of the 68 iBUG landmarks, x given for the left half of the picture only (DFL: landmarks_68_3D),
@@ -51,10 +52,10 @@ MOUTH_Y = 27.6
 
 
 def directions(u: Floats, v: Floats) -> Floats:
-    """Map positions -> unit directions (..., 3). Inverse Lambert azimuthal equal-area about (0, 0, -1)."""
+    """Map positions -> unit directions (3, ...). Inverse Lambert azimuthal equal-area about (0, 0, -1)."""
     square = np.minimum(u * u + v * v, 3.99)
     s = np.sqrt(1.0 - square * 0.25)
-    return np.stack([s * u, s * v, square * 0.5 - 1.0], axis=-1).astype(np.float32)
+    return np.stack([s * u, s * v, square * 0.5 - 1.0]).astype(np.float32)
 
 
 def project(points: NDArray[np.floating]) -> Floats:
@@ -210,7 +211,7 @@ def _fit(d: Floats, marks: Floats, residual: Floats) -> Floats:
 @lru_cache(maxsize=64)
 def head(who: Identity) -> Head:
     """The head of a person; kept, because it is the costly part."""
-    _, _, d = _grid()
+    d = np.moveaxis(_grid()[2], 0, -1)
     w = who.face_width
     skull = _ellipsoid(d, (0.0, -50.0, 84.0), (75.0 * w, 84.0, 96.0))
     face = _ellipsoid(d, (0.0, 4.0 + who.face_length_mm * 0.5, 58.0),
@@ -224,7 +225,7 @@ def head(who: Identity) -> Head:
     wanted = np.linalg.norm(p - CENTRE, axis=1)
     residual = (wanted - sample(radius, marks))[outline].astype(np.float32)
     u, v = marks[outline, 0], marks[outline, 1]
-    radius += _fit(d, directions(u, v), residual)
+    radius += _fit(d, directions(u, v).T, residual)
     rest = CENTRE + d * radius[..., None]
     hair = _hair_distance(who, rest)
     ears = _ears(who, rest) * step(hair, 6.0, 0.0)
@@ -255,7 +256,7 @@ class Motion:
         s, half, marks = self.scene, self.head.mouth[1], self.head.marks
         mouth_v = self.mouth_line(u)
         drop = 24.0 * MM * s.mouth_open * np.clip(1.0 - (u / 1.3) ** 4, 0.0, 1.0)
-        gap = np.sqrt(np.clip(1.0 - (u / (half * 0.9)) ** 2, 0.0, 1.0))
+        gap = np.sqrt(np.clip(1.0 - np.abs(u / (half * 0.93)) ** 3, 0.0, 1.0))
         skin = 1.0 - gap
         ramp = np.clip((v - mouth_v + 0.2 * skin) / (drop * gap + 0.012 + 0.55 * skin), 0.0, 1.0)
         ramp = ramp + skin * (ramp * ramp * (3.0 - 2.0 * ramp) - ramp)
@@ -276,7 +277,7 @@ class Motion:
         """Map positions at rest (n, 2) -> where the expression takes them, by fixed-point iteration."""
         at = rest.copy()
         at[:, 1] += np.where(rest[:, 1] > self.mouth_line(rest[:, 0]), 24.0 * MM * self.scene.mouth_open, 0.0)
-        for _ in range(6):
+        for _ in range(5):
             du, dv = self.shift(at[:, 0], at[:, 1])
             at = rest + np.stack([du, dv], axis=1)
         return at
@@ -299,36 +300,57 @@ class Shape:
     """A head with an expression: radius map, where each map cell's skin came from, landmarks."""
 
     radius: Floats       # (GRID, GRID) mm, with hair
-    points: Floats       # (GRID, GRID, 3) mm
+    points: Floats       # (3, GRID, GRID) mm
     rest_uv: Floats      # (GRID, GRID, 2) map position at rest of the skin now in each cell
     marks: Floats        # (68, 2) landmark map positions
     landmarks: Floats    # (68, 3) mm
     mouth: Floats        # (2k, 2) outline of the open mouth on the map, upper edge left to right, then lower back
 
 
+@lru_cache(maxsize=1)
+def _coarse_axes() -> tuple[Floats, Floats]:
+    axis = (np.arange(_COARSE, dtype=np.float32) + 0.5) / _COARSE * (2 * REACH) - REACH
+    u, v = np.meshgrid(axis, axis)
+    return u, v
+
+
+def _fields(motion: Motion) -> tuple[Floats, Floats]:
+    """Shift (GRID, GRID, 2) and swell (GRID, GRID): smooth ones on a coarse map, around the mouth on the full one."""
+    u, v = _coarse_axes()
+    slow = np.dstack([*motion.shift(u, v), motion.swell(u, v)])
+    full = cv2.resize(slow, (GRID, GRID), interpolation=cv2.INTER_CUBIC)
+    if motion.scene.mouth_open > 0.0:
+        middle, half, _ = motion.head.mouth
+        low, high = (int(c) for c in to_grid(np.array([middle - 0.12, middle + 0.55], np.float32), GRID))
+        left, right = (int(c) for c in to_grid(np.array([-1.1 * half, 1.1 * half], np.float32), GRID))
+        window = slice(low, high), slice(left, right)
+        u, v, _ = _grid()
+        full[(*window, slice(0, 2))] = np.dstack(motion.shift(u[window], v[window]))
+    return full[..., :2], full[..., 2]
+
+
 def shape(who: Head, scene: Scene) -> Shape:
     """Moves a head into a scene's expression."""
     u, v, d = _grid()
     motion = Motion(who, scene)
-    du, dv = motion.shift(u, v)
-    rest_u, rest_v = u - du, v - dv
-    scale = np.float32(GRID / (2 * REACH))
-    swell = motion.swell(u, v)
-    radius = cv2.remap(who.outer, (rest_u + REACH) * scale - 0.5, (rest_v + REACH) * scale - 0.5, cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_REPLICATE) + swell
-    marks = motion.forward(who.marks)
+    shift, swell = _fields(motion)
+    rest_uv = np.dstack([u, v]) - shift
+    radius = cv2.remap(who.outer, to_grid(rest_uv, GRID), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    radius += swell
+    points = d * radius
+    points += CENTRE[:, None, None]
+    across = np.linspace(-0.92, 0.92, 25, dtype=np.float32) * who.mouth[1]
+    line = motion.mouth_line(across)
+    upper, lower = np.stack([across, line - 0.002], axis=1), np.stack([across, line + 0.014], axis=1)
+    moved = motion.forward(np.concatenate([who.marks, upper, lower]))
+    marks, upper, lower = np.split(moved, [68, 93])
+    lower[:, 1] -= 0.012
     _close_lids(marks, scene)
     rest = who.marks.copy()
     rest[36:48] = marks[36:48] - np.stack(motion.shift(marks[36:48, 0], marks[36:48, 1]), axis=1)
     skin = sample(who.skin, rest) + motion.swell(marks[:, 0], marks[:, 1])
-    landmarks = CENTRE + directions(marks[:, 0], marks[:, 1]) * skin[:, None]
-    across = np.linspace(-0.92, 0.92, 25, dtype=np.float32) * who.mouth[1]
-    line = motion.mouth_line(across)
-    upper = motion.forward(np.stack([across, line - 0.002], axis=1))
-    lower = motion.forward(np.stack([across, line + 0.014], axis=1))
-    lower[:, 1] -= 0.012
-    return Shape(radius, CENTRE + d * radius[..., None], np.stack([rest_u, rest_v], axis=-1), marks,
-                 landmarks.astype(np.float32), np.concatenate([upper, lower[::-1]]))
+    landmarks = CENTRE + directions(marks[:, 0], marks[:, 1]).T * skin[:, None]
+    return Shape(radius, points, rest_uv, marks, landmarks.astype(np.float32), np.concatenate([upper, lower[::-1]]))
 
 
 def _close_lids(marks: Floats, scene: Scene) -> None:

@@ -143,7 +143,7 @@ def _folds(who: Identity, image: Floats, marks: Floats, unit: float) -> None:
     faint += [marks[21] + np.array([[6, 4], [7, -5]]) * unit, marks[22] + np.array([[-6, 4], [-7, -5]]) * unit]
     image *= 1.0 - cv2.GaussianBlur(strokes(image.shape, lines, 1.1 * unit), (0, 0), 0.8 * unit)[..., None] * shade * 0.75
     soft = cv2.GaussianBlur(strokes(image.shape, faint, 1.0 * unit), (0, 0), 0.9 * unit)
-    image *= 1.0 - soft[..., None] * shade * (0.12 + 0.6 * who.lines)
+    image *= 1.0 - soft[..., None] * shade * (0.1 + 0.4 * who.lines)
     blend(image, np.clip(cv2.GaussianBlur(holes, (0, 0), 0.8 * unit), 0, 1), np.array(who.skin) * (0.12, 0.14, 0.24), 0.9)
 
 
@@ -175,7 +175,7 @@ def _facial_hair(who: Identity, image: Floats, rest: Floats, lips: Floats, unit:
     size = image.shape[0]
     x, y, z = np.abs(rest[..., 0]), rest[..., 1], rest[..., 2]
     long = who.face_length_mm
-    cheek = np.interp(x, [0, 22, 34, 52, 62, 68, 74], [30, 24, 22, 14, -4, -34, -40]).astype(np.float32) + long
+    cheek = np.interp(x, [0, 19, 26, 34, 52, 62, 68, 74], [36, 32, 15, 17, 14, -4, -34, -40]).astype(np.float32) + long
     area = step(y, cheek - 4, cheek + 6) * step(z, 52.0, 42.0)
     area = np.maximum(area, step(y, 9.0 + long * 0.4, 13.0 + long * 0.4) * step(x, 31.0, 25.0) * step(y, 40.0, 30.0))
     area *= 1.0 - 0.75 * np.exp(-((x - 11) / 6) ** 2 - ((y - 46 - long) / 4) ** 2)

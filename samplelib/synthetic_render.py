@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samplelib.synthetic_head import CENTRE, GRID, REACH, Floats, Shape
+from samplelib.synthetic_head import CENTRE, GRID, MM, REACH, Floats, Shape
 from samplelib.synthetic_person import Scene
 
+AIM = np.array([0.0, -20.0, 12.0], np.float32)  # what the camera keeps in the middle of the frame
 PIVOT = np.array([0.0, 10.0, 70.0], np.float32)
 
 
@@ -39,12 +40,17 @@ class Camera:
     centre: tuple[float, float]
 
     @staticmethod
-    def of(scene: Scene, size: int, span_mm: float) -> Camera:
-        """The camera of a size x size frame that is `span_mm` wide at the head."""
+    def of(scene: Scene, size: int, span_mm: float, rise: float = 0.0) -> Camera:
+        """The camera of a size x size frame that is `span_mm` wide at the head and follows the face.
+
+        rise moves the face up (negative: down) by that part of the frame.
+        """
         pixels = size / span_mm * scene.scale
         middle = size / 2 - 0.5
-        at = (middle + scene.offset[0] * size, middle + scene.offset[1] * size)
-        return Camera(rotation(scene), scene.distance, pixels, at)
+        straight = Camera(rotation(scene), scene.distance, pixels, (0.0, 0.0))
+        x, y = straight.project(AIM[None])[0]
+        return Camera(straight.turn, scene.distance, pixels, (
+            float(middle + scene.offset[0] * size - x), float(middle + (scene.offset[1] - rise) * size - y)))
 
     def project(self, points: Floats) -> Floats:
         """Head points (n, 3) -> pixels (n, 2)."""
@@ -63,8 +69,9 @@ class Hits:
     cover: Floats  # 0..1, soft over one pixel at the outline
 
 
-def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, haste: float) -> tuple[Floats, Floats, Floats, Floats]:
-    """Sphere tracing: start (3,), ray (3, h, w), depth t (h, w) -> depth, u, v, distance in mm to the surface.
+def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, haste: float) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Sphere tracing: start (3,), ray (3, h, w), depth t (h, w) -> depth, u, v, distance in mm to the surface, the
+    smallest distance met on the way.
 
     Steps are lengthened by the secant rule up to `haste` times: 1 never jumps over a thin ridge, 4 settles quickly.
     """
@@ -78,61 +85,97 @@ def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, ha
         long = cv2.sqrt(x * x + y * y + z * z)
         z -= long
         z *= -long
-        factor = cv2.sqrt(np.float32(2.0) / z)
+        factor = cv2.sqrt(np.float32(2.0) / np.maximum(z, np.float32(1e-3)))
         x *= factor
         y *= factor
         here = cv2.remap(relief, x * scale + shift, y * scale + shift, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         gap = (long - here[..., 0]) * here[..., 1]
         if i == steps - 1:
             break
+        closest = gap if i == 0 else np.minimum(closest, gap)
         stride = gap if i == 0 else gap * np.clip(stride / (before - gap + 1e-4), 1.0, haste)
         before = gap
         t = t + stride
-    return t, x, y, gap
+    return t, x, y, gap, np.minimum(closest, gap)
 
 
 def _relief(shape: Shape, normals: Floats) -> Floats:
     """Radius and how much of a radial gap is sure to be free along any ray, (GRID, GRID, 2)."""
-    outward = shape.points - CENTRE
-    steep = (normals * outward).sum(-1) / shape.radius
-    safe = cv2.erode(np.clip(steep, 0.22, 0.95).astype(np.float32), np.ones((3, 3), np.uint8))
+    outward = shape.points - CENTRE[:, None, None]
+    steep = _dot(normals, outward) / shape.radius
+    safe = cv2.erode(np.clip(steep, 0.22, 0.95), np.ones((3, 3), np.uint8))
     return np.dstack([shape.radius, safe])
+
+
+def _dot(field: Floats, other: Floats | list[float]) -> Floats:
+    """Scalar product of a (3, h, w) field with another or with one vector."""
+    out = field[0] * other[0]
+    out += field[1] * other[1]
+    out += field[2] * other[2]
+    return out
+
+
+class _Rays:
+    """Viewing rays in head space of any part of a frame, at any coarseness."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.focal = camera.pixels * camera.distance
+        self.centre = camera.centre
+        self.turn = camera.turn.T.astype(np.float32)
+        self.eye = self.turn @ np.array([0, 0, -camera.distance], np.float32) + PIVOT - CENTRE
+
+    def __call__(self, box: tuple[int, int, int, int], pitch: int) -> Floats:
+        """(3, h, w) directions with unit depth for every `pitch`-th pixel of left, top, right, bottom."""
+        left, top, right, bottom = box
+        half = (pitch - 1) / 2
+        dx = (np.arange(left + half, right + half, pitch, np.float32) - self.centre[0]) / self.focal
+        dy = (np.arange(top + half, bottom + half, pitch, np.float32) - self.centre[1])[:, None] / self.focal
+        t = self.turn
+        return np.stack([t[k, 0] * dx + (t[k, 1] * dy + t[k, 2]) for k in range(3)]).astype(np.float32)
 
 
 def cast(shape: Shape, normals: Floats, camera: Camera, size: int) -> Hits:
     """Finds what each pixel of the frame sees of the head."""
-    relief = _relief(shape, normals)
+    relief, rays = _relief(shape, normals), _Rays(camera)
     reach = float(shape.radius.max()) + 1.0
     mid = camera.project(CENTRE[None])[0]
     wide = reach * camera.pixels * camera.distance / (camera.distance - reach) + 2
-    left, top = (max(0, int(m - wide)) // 4 * 4 for m in mid)
-    right, bottom = (min(size, int(m + wide) + 1) for m in mid)
-    focal = camera.pixels * camera.distance
-    turn = camera.turn.T.astype(np.float32)
-    eye = turn @ np.array([0, 0, -camera.distance], np.float32) + PIVOT - CENTRE
-
-    def rays(pitch: int) -> Floats:
-        half = (pitch - 1) / 2
-        dx = (np.arange(left + half, right + pitch - 1, pitch, np.float32) - camera.centre[0]) / focal
-        dy = (np.arange(top + half, bottom + pitch - 1, pitch, np.float32) - camera.centre[1])[:, None] / focal
-        return np.stack([turn[k, 0] * dx + (turn[k, 1] * dy + turn[k, 2]) for k in range(3)]).astype(np.float32)
-
+    left, top = (max(0, int(m - wide)) for m in mid)
+    box = (left, top, *(low + -(-(min(size, int(m + wide) + 1) - low) // 8) * 8 for m, low in zip(mid, (left, top), strict=True)))
     nearest = np.ones((3, 3), np.uint8)
-    ray = rays(4)
+    ray = rays(box, 8)
     t = np.full(ray.shape[1:], camera.distance - reach - 30.0, np.float32)
-    for pitch, steps, haste in ((4, 30, 1.0), (2, 6, 2.5), (1, 4, 4.0)):
-        if pitch < 4:
-            ray = rays(pitch)
+    behind = t
+    for pitch, steps, haste in ((8, 26, 1.0), (4, 9, 1.2), (2, 5, 2.0), (1, 4, 2.0)):
+        if pitch < 8:
+            if pitch == 2:
+                box, cut = _tighten(box, t + gap < camera.distance + 45.0)
+                t, gap = t[cut], gap[cut]
+            settled = t + gap
             if pitch == 1:
-                behind = cv2.dilate(t + gap, nearest)
-            t = cv2.erode(t + gap, nearest)
+                behind = cv2.dilate(settled, nearest)
+            t = cv2.erode(settled, nearest)
             t = cv2.resize(t, (t.shape[1] * 2, t.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
-            t = np.ascontiguousarray(t[:ray.shape[1], :ray.shape[2]])
-        t, u, v, gap = _march(relief, eye, ray, t, steps, haste)
-    _look_past_edges(relief, eye, ray, behind, camera.distance, (u, v, gap))
-    height, width = bottom - top, right - left
-    u, v, gap = u[:height, :width], v[:height, :width], gap[:height, :width]
-    return Hits((left, top, right, bottom), u, v, np.clip(1.5 - gap * camera.pixels, 0.0, 1.0))
+            ray = rays(box, pitch)
+        t, u, v, gap, closest = _march(relief, rays.eye, ray, t, steps, haste)
+    _look_past_edges(relief, rays.eye, ray, behind, camera.distance, (u, v, gap))
+    cover = np.clip(1.4 - np.minimum(gap, closest) * camera.pixels * 1.3, 0.0, 1.0)
+    cover = cv2.morphologyEx(cover, cv2.MORPH_CLOSE, nearest)
+    cover = np.minimum(cv2.GaussianBlur(cover, (3, 3), 0) * 1.1, 1.0)
+    left, top, right, bottom = box[0], box[1], min(box[2], size), min(box[3], size)
+    inside = slice(0, bottom - top), slice(0, right - left)
+    return Hits((left, top, right, bottom), u[inside], v[inside], cover[inside])
+
+
+def _tighten(box: tuple[int, int, int, int], near: NDArray[np.bool_]) -> tuple[tuple[int, int, int, int], tuple[slice, slice]]:
+    """The part of a box, seen at every 4th pixel, that holds the head with a margin."""
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    if not len(rows):
+        return box, (slice(None), slice(None))
+    y0, y1 = max(0, rows[0] - 2), min(near.shape[0], rows[-1] + 3)
+    x0, x1 = max(0, columns[0] - 2), min(near.shape[1], columns[-1] + 3)
+    left, top = box[:2]
+    return (left + 4 * x0, top + 4 * y0, left + 4 * x1, top + 4 * y1), (slice(y0, y1), slice(x0, x1))
 
 
 def _look_past_edges(relief: Floats, eye: Floats, ray: Floats, behind: Floats, distance: float,
@@ -148,35 +191,36 @@ def _look_past_edges(relief: Floats, eye: Floats, ray: Floats, behind: Floats, d
     rows = -(-len(y) // 4096)
     pick = np.resize(np.arange(len(y)), rows * min(len(y), 4096)).reshape(rows, -1)
     y, x = y[pick], x[pick]
-    _, far_u, far_v, far_gap = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), t[pick] - 3.0, 8, 2.0)
+    _, far_u, far_v, far_gap, _ = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), t[pick] - 3.0, 8, 2.0)
     better = far_gap < gap[y, x]
     y, x = y[better], x[better]
     u[y, x], v[y, x], gap[y, x] = far_u[better], far_v[better], far_gap[better]
 
 
-def light_map(shape: Shape, scene: Scene, turn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Light on the direction map: diffuse (GRID, GRID, 3) BGR, shine (GRID, GRID), normals (GRID, GRID, 3)."""
+def light_map(shape: Shape, scene: Scene, turn: Floats) -> tuple[Floats, Floats]:
+    """Light on the direction map: (GRID, GRID, 4) diffuse BGR and shine; normals (3, GRID, GRID)."""
     p = shape.points
-    du = cv2.Sobel(p, cv2.CV_32F, 1, 0, ksize=3)
-    dv = cv2.Sobel(p, cv2.CV_32F, 0, 1, ksize=3)
-    n = np.empty_like(p)
-    n[..., 0] = dv[..., 1] * du[..., 2] - dv[..., 2] * du[..., 1]
-    n[..., 1] = dv[..., 2] * du[..., 0] - dv[..., 0] * du[..., 2]
-    n[..., 2] = dv[..., 0] * du[..., 1] - dv[..., 1] * du[..., 0]
-    n /= np.sqrt((n * n).sum(-1, keepdims=True)) + 1e-6
-    to_light = turn.T @ (np.array(scene.light, np.float32) / np.linalg.norm(scene.light))
-    to_eye = turn.T @ np.array([0, 0, -1], np.float32)
-    up = turn.T @ np.array([0, -1, 0], np.float32)
-    facing = n @ to_light.astype(np.float32)
+    a, b, c = (cv2.Sobel(axis, cv2.CV_32F, 1, 0, ksize=3) for axis in p)
+    d, e, f = (cv2.Sobel(axis, cv2.CV_32F, 0, 1, ksize=3) for axis in p)
+    n = np.stack([e * c - f * b, f * a - d * c, d * b - e * a])
+    n /= cv2.sqrt(_dot(n, n)) + np.float32(1e-6)
+    inward = turn.T.astype(np.float32)
+    to_light = inward @ (np.array(scene.light, np.float32) / np.float32(np.linalg.norm(scene.light)))
+    to_eye, up = -inward[:, 2], -inward[:, 1]
+    facing = _dot(n, to_light)
     lit = 1.0 - 0.75 * cast_shadow(p, to_light)
-    sky = 0.78 + 0.22 * (n @ up)
-    out = np.empty_like(p)
+    sky = 0.78 + 0.22 * _dot(n, up)
+    out = np.empty((*facing.shape, 4), np.float32)
     for k, wrap in enumerate((0.16, 0.2, 0.34)):
-        soft = np.clip((facing + wrap) / (1 + wrap), 0.0, None)
-        out[..., k] = scene.key[k] * 1.25 * soft * lit + scene.fill[k] * sky
+        soft = np.maximum(facing + wrap, 0.0) * lit
+        out[..., k] = soft * (scene.key[k] * 1.25 / (1 + wrap)) + scene.fill[k] * sky
     half = (to_light + to_eye) / np.linalg.norm(to_light + to_eye)
-    shine = np.clip(n @ half.astype(np.float32), 0.0, 1.0) ** 18 * lit
-    return out, shine, n
+    shine = np.maximum(_dot(n, half), 0.0)
+    shine *= shine
+    shine *= shine
+    shine *= shine
+    out[..., 3] = shine * shine * lit
+    return out, n
 
 
 def cast_shadow(p: Floats, to_light: NDArray[np.floating]) -> Floats:
@@ -184,8 +228,8 @@ def cast_shadow(p: Floats, to_light: NDArray[np.floating]) -> Floats:
     flat = float(np.hypot(to_light[0], to_light[1])) + 1e-3
     slope = max(-float(to_light[2]), 0.05) / flat
     along = np.array([to_light[0], to_light[1]]) / flat
-    height = -p[..., 2]
-    cell = GRID / (2 * REACH) / 95.0
+    height = -p[2]
+    cell = GRID / (2 * REACH) * MM
     dark = np.zeros_like(height)
     for mm in (6.0, 11.0, 18.0, 27.0):
         matrix = np.array([[1, 0, along[0] * mm * cell], [0, 1, along[1] * mm * cell]], np.float32)

@@ -81,21 +81,34 @@ def _drum(image: Floats, rows: Floats, middle: Floats, half: Floats, colour: Flo
     patch += (lit * (colour if colour.ndim == 1 else colour[top:bottom, left:right]) - patch) * mask[..., None]
 
 
-def bust(image: Floats, who: Identity, scene: Scene, camera: Camera) -> None:
-    """Shoulders, neck and hanging hair, drawn over the backdrop in place."""
+def stage(who: Identity, scene: Scene, camera: Camera, size: int) -> Floats:
+    """Everything behind the head, (size, size, 3) float32: what is out of focus at half size, near hair at full."""
+    half = size // 2
+    middle = (camera.centre[0] + 0.5) * half / size - 0.5, (camera.centre[1] + 0.5) * half / size - 0.5
+    far = Camera(camera.turn, camera.distance, camera.pixels * half / size, middle)
+    light = np.array(scene.light, np.float32) / np.float32(np.linalg.norm(scene.light))
+    image = backdrop(scene.backdrop, half)
+    long = who.hair_style == "long"
+    if long:
+        _hanging(image, who, scene, far, light, behind=True)
+    _bust(image, who, scene, far, light)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if long:
+        _hanging(image, who, scene, camera, light, behind=False)
+    return image
+
+
+def _bust(image: Floats, who: Identity, scene: Scene, camera: Camera, light: Floats) -> None:
+    """Neck and shoulders in place; they follow a third of the head's turn."""
     size = image.shape[0]
     body = Camera(rotation(Scene(yaw=scene.yaw * 0.35, pitch=scene.pitch * 0.2, roll=scene.roll * 0.15)),
                   camera.distance, camera.pixels, camera.centre)
     anchor = camera.project(NECK[None])[0] - body.project(NECK[None])[0]
     body = Camera(body.turn, body.distance, body.pixels, (body.centre[0] + anchor[0], body.centre[1] + anchor[1]))
-    light = np.array(scene.light, np.float32) / np.linalg.norm(scene.light)
     broad = 1.0 + 0.9 * (who.jaw_width - 1.0)
-    long = who.hair_style == "long"
-    if long:
-        _hanging(image, who, scene, camera, light, behind=True)
     levels = np.array([20, 60, 95, 120, 135, 300], np.float32)
     rows, middle = _levels(body, levels)
-    half = np.array([55, 53, 53, 58, 68, 90], np.float32) * broad * camera.pixels
+    half = np.array([53, 51, 51, 56, 66, 90], np.float32) * broad * camera.pixels
     skin = np.asarray(who.skin, np.float32) * (0.93, 0.93, 0.97)
     chin = float(camera.project(np.array([[0, 77 + 20 * scene.mouth_open, 0]], np.float32))[0, 1])
     under = 0.5 + 0.5 * step((np.arange(size, dtype=np.float32) - chin) / camera.pixels, -25.0, 40.0)
@@ -104,8 +117,6 @@ def bust(image: Floats, who: Identity, scene: Scene, camera: Camera) -> None:
     rows, middle = _levels(body, levels)
     half = np.array([50, 66, 100, 138, 176, 204, 236], np.float32) * broad * camera.pixels
     _shirt(image, who, scene, rows, middle, half, light, camera.pixels)
-    if long:
-        _hanging(image, who, scene, camera, light, behind=False)
 
 
 def _shirt(image: Floats, who: Identity, scene: Scene, rows: Floats, middle: Floats, half: Floats, light: Floats, pixels: float) -> None:
@@ -118,7 +129,8 @@ def _shirt(image: Floats, who: Identity, scene: Scene, rows: Floats, middle: Flo
     folds = 1.0 + 0.07 * np.sin((x - middle[2]) / (15 * pixels) + (y - rows[2]) / (34 * pixels)) * step(y, rows[3], rows[5])
     _drum(image, rows, middle, half, folds[..., None] * np.asarray(who.shirt, np.float32), light, scene)
     rim = cv2.GaussianBlur(opening, (0, 0), max(0.6, 2.0 * pixels))
-    image *= 1.0 - 0.35 * (rim * (1.0 - opening))[..., None]
+    below = step(np.arange(size, dtype=np.float32), rows[0], rows[2])[:, None]
+    image *= 1.0 - 0.4 * (rim * (1.0 - opening) * below)[..., None]
     image += (kept - image) * opening[..., None]
 
 
