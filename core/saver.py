@@ -52,6 +52,10 @@ class BackgroundSaver:
     def backup(self) -> None:
         self._jobs.put(_Backup(self._task.data.iter))
 
+    def wait(self) -> None:
+        """Returns when everything asked for is written or reported."""
+        self._jobs.join()
+
     def close(self) -> bool:
         """Waits for what is under way; whether the last save reached the disk."""
         self._jobs.put(None)
@@ -61,19 +65,25 @@ class BackgroundSaver:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                if isinstance(job, _Save):
-                    self._write(job)
-                else:
-                    self._emit(BackedUp(job.iteration, self._directory.backup()))
-            except OSError as error:
-                what = "save" if isinstance(job, _Save) else "back up"
-                self._saved_ok = self._saved_ok and not isinstance(job, _Save)
-                self._emit(
-                    Warned(
-                        f"Could not {what} in {self._directory.folder}: {error.strerror or error}. "
-                        "The files saved before are untouched; training goes on and tries again at the next save."
-                    )
+                self._do(job)
+            finally:
+                self._jobs.task_done()
+
+    def _do(self, job: _Save | _Backup) -> None:
+        try:
+            if isinstance(job, _Save):
+                self._write(job)
+            else:
+                self._emit(BackedUp(job.iteration, self._directory.backup()))
+        except (OSError, ValueError, TypeError, MemoryError) as error:
+            what = "save" if isinstance(job, _Save) else "back up"
+            self._saved_ok = self._saved_ok and not isinstance(job, _Save)
+            self._emit(
+                Warned(
+                    f"Could not {what} in {self._directory.folder}: {getattr(error, 'strerror', None) or error}. "
+                    "The files saved before are untouched; training goes on and tries again at the next save."
                 )
+            )
 
     def _write(self, job: _Save) -> None:
         start = self._clock()

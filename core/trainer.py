@@ -32,11 +32,13 @@ class Trainable(Protocol):
 
 
 class Saver(Protocol):
-    """Where saves go; both return at once and report through events."""
+    """Where saves go. `save` and `backup` return at once and report through events; `wait` returns when all is done."""
 
     def save(self, losses: dict[str, float] | None) -> None: ...
 
     def backup(self) -> None: ...
+
+    def wait(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ class Trainer:
         if self.iteration > self._saved_iteration:
             self._save()
             self._preview()
+        self.saver.wait()
         self.emit(TargetReached(self.iteration))
 
     def _leave(self, reason: str) -> str:
@@ -208,5 +211,6 @@ class Trainer:
         if self.iteration > self._saved_iteration:
             self._save()
             self._preview()
+        self.saver.wait()
         self.emit(Stopped(self.iteration, reason))
         return reason

@@ -204,7 +204,7 @@ class Person:
     def __init__(self, words: list[str]) -> None:
         environment = {key: value for key, value in ENVIRONMENT.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
         self.child = pexpect.spawn(
-            words[0], words[1:], cwd=str(ROOT), env={**environment, "TERM": "xterm"}, encoding="utf-8", timeout=60,
+            words[0], words[1:], cwd=str(ROOT), env={**environment, "TERM": "xterm"}, encoding="utf-8", timeout=30,
             dimensions=(40, 140),
         )  # fmt: skip
 
@@ -294,7 +294,7 @@ def test_control_c_at_a_question_changes_nothing(faces: Path, copy: Path, person
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_and_leave(faces: Path, copy: Path, number: int, person: list[Person]) -> None:
-    me = Person(command(faces, copy, "--silent-start", small=False))
+    me = Person(command(faces, copy, "--silent-start", "--set", "target_iter=0", small=False))
     person.append(me)
     me.child.expect(r"\[#000006\]")
     me.child.kill(number)
@@ -302,14 +302,16 @@ def test_signals_save_and_leave(faces: Path, copy: Path, number: int, person: li
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Child processes, whichever thread started them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_a_killed_worker_is_replaced_and_a_killed_trainer_leaves_nothing(
     faces: Path, copy: Path, person: list[Person]
 ) -> None:
-    me = Person(command(faces, copy, "--silent-start", small=False))
+    me = Person(command(faces, copy, "--silent-start", "--set", "target_iter=0", small=False))
     person.append(me)
     me.child.expect(r"\[#000005\]")
     workers = children(me.child.pid)

@@ -64,6 +64,9 @@ class FakeSaver:
     def backup(self) -> None:
         self.calls.append("backup")
 
+    def wait(self) -> None:
+        pass
+
 
 def numbered() -> Iterator[Batch]:
     number = 0
