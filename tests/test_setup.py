@@ -96,6 +96,7 @@ def test_choice(name: str, torchbuild: ModuleType) -> None:
     assert card.kind == kind and choice.gpu == (kind != "none")
     wanted = [("torch==2.13.0", WHEELS + build if build else None) for build in builds]
     assert [(attempt.requirement, attempt.index) for attempt in choice.attempts] == wanted
+    assert {attempt.dependencies for attempt in choice.attempts} == {kind == "rocm"}
     assert why in choice.why
 
 
@@ -205,6 +206,7 @@ def test_next_build_is_tried(project: Path, setup: ModuleType, monkeypatch: pyte
     said: list[str] = []
     setup.set_up(project, project / ".venv", set(), False, said.append)
     assert [f"{WHEELS}cpu" in words for words in asked] == [True, False, False]
+    assert "--extra-index-url" not in asked[2]
     assert said[2] == f"torch==2.13.0 is not to be had from {WHEELS}cpu: ERROR: no matching distribution"
 
     monkeypatch.setenv("FACESMITH_TORCH_INDEX", "https://nowhere")

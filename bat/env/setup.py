@@ -73,8 +73,8 @@ def set_up(root: Path, folder: Path, extras: set[str], fresh: bool, say: Callabl
         card = torchbuild.find_card(platform.system(), os.environ, output_of, text_of)
         choice = torchbuild.choose(platform.system(), card, os.environ)
         say(f"PyTorch: {choice.why}. FACESMITH_TORCH and FACESMITH_TORCH_INDEX choose another.")
-        index = install_torch(python, choice, say)
-        install_project(python, root, extras, index)
+        taken = install_torch(python, choice, say)
+        install_project(python, root, extras, taken.index if taken.dependencies else None)
         versions = verify(python, choice, say)
         write_stamp(folder, made, installed, extras)
         say(f"Ready after {time.monotonic() - begin:.0f} s: {versions}.")
@@ -232,15 +232,15 @@ def pip_of_index(python: Path) -> str | None:
 # Packages
 
 
-def install_torch(python: Path, choice: torchbuild.Choice, say: Callable[[str], None]) -> str | None:
-    """Installs the first build to be had, without dependencies (those come with the project); returns its index."""
+def install_torch(python: Path, choice: torchbuild.Choice, say: Callable[[str], None]) -> torchbuild.Attempt:
+    """Installs the first build to be had, without dependencies (those come with the project); returns which it was."""
     for number, attempt in enumerate(choice.attempts):
         last = number == len(choice.attempts) - 1
         options = ["--index-url", attempt.index, "--timeout", "15"] if attempt.index else []
         problem = pip(python, "--no-deps", *options, *([] if last else ["--retries", "1"]), attempt.requirement)
         where = attempt.index or "pip's own index"
         if problem is None:
-            return attempt.index
+            return attempt
         say(f"{attempt.requirement} is not to be had from {where}: {problem}")
     raise SetUpError(
         "PyTorch could not be installed. Check the connection, or name another build: FACESMITH_TORCH_INDEX (a wheel"

@@ -36,10 +36,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One thing to ask pip for. index: a wheel index, or None for the ones pip is set up with."""
+    """One thing to ask pip for. index: a wheel index, or None for the ones pip is set up with. dependencies: whether
+    what this build depends on is only there, too (ROCm's triton is; CUDA's libraries are on the package index)."""
 
     requirement: str
     index: str | None
+    dependencies: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def choose(system: str, card: Card, environ: Mapping[str, str]) -> Choice:
     override = environ.get("FACESMITH_TORCH_INDEX")
     if override is not None:
         index = override.strip() or None
-        what = f"build of {index}" if index else "standard build"
-        return Choice((Attempt(requirement, index),), f"{what}, as FACESMITH_TORCH_INDEX asks ({card.seen})", gpu)
+        why = f"{f'build of {index}' if index else 'standard build'}, as FACESMITH_TORCH_INDEX asks ({card.seen})"
+        return Choice((Attempt(requirement, index, dependencies=index is not None),), why, gpu)
     builds, what = _builds(system, card)
-    attempts = tuple(Attempt(requirement, WHEELS + build if build else None) for build in builds)
+    attempts = tuple(Attempt(requirement, WHEELS + build if build else None, build in ROCM) for build in builds)
     asked = f"FACESMITH_TORCH asks for {requirement}; " if requirement != TORCH else ""
     return Choice(attempts, f"{asked}{what} ({card.seen})", gpu)
 
