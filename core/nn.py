@@ -54,7 +54,8 @@ class Conv(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.stride, self.padding = stride, kernel // 2
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        weight = torch.empty(outputs, inputs, kernel, kernel).contiguous(memory_format=CHANNELS_LAST)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,7 +210,8 @@ class Decoder(nn.Module):
         weights = [F.pad(self.out_conv.weight, (1, 1, 1, 1))]
         weights += [self.out_conv1.weight, self.out_conv2.weight, self.out_conv3.weight]
         heads = (self.out_conv, self.out_conv1, self.out_conv2, self.out_conv3)
-        return F.conv2d(x, torch.cat(weights), torch.cat([head.bias for head in heads]), 1, 1)
+        weight = torch.cat(weights).contiguous(memory_format=CHANNELS_LAST)
+        return F.conv2d(x, weight, torch.cat([head.bias for head in heads]), 1, 1)
 
 
 def activation(flags: str) -> Activation:

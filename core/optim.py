@@ -94,7 +94,7 @@ class Optimizer:
         start = 0
         for name in self.trained:
             weight = self.weights[name]
-            views = [buffer[start : start + weight.numel()].view(weight.shape) for buffer in buffers]
+            views = [like(buffer[start : start + weight.numel()], weight) for buffer in buffers]
             views[0].copy_(weight.detach())
             weight.data, weight.grad = views[0], views[1]
             for slot, view in zip(self.slots, views[2:], strict=True):
@@ -244,7 +244,13 @@ class RMSprop(Optimizer):
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:
-    """The elements as a 1-D view, in the order they lie in memory (dense tensors, contiguous or channels_last)."""
-    if tensor.dim() == 4 and not tensor.is_contiguous():
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.view(-1)
+    """The elements as a 1-D view, in the order a channels_last kernel or any other contiguous tensor holds them."""
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+
+
+def like(flat: Tensor, weight: Tensor) -> Tensor:
+    """A 1-D buffer seen in the shape of `weight` and its memory order: the inverse of `in_memory_order`."""
+    if weight.dim() != 4:
+        return flat.view(weight.shape)
+    o, i, h, w = weight.shape
+    return flat.view(o, h, w, i).permute(0, 3, 1, 2)
