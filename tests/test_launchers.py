@@ -185,4 +185,4 @@ def test_commands_are_understood() -> None:
         parse(COMMANDS[name][1:])
     demo = runpy.run_path(str(ROOT / "bat" / "env" / "demo.py"))
     parse(demo["train_command"](["--target-iter", "3"]))
-    parse(demo["faces_command"]("data_src"))
+    parse(demo["faces_command"]())

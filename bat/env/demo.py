@@ -16,8 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKSPACE = ROOT / "workspace" / "demo"
 NAME = "demo"
-PEOPLE = {"data_src": 0, "data_dst": 1}
-COUNT, SIZE = 200, 256
+COUNT, SIZE = 200, 256  # faces of each person, and their side in pixels
 TARGET = 1500
 OPTIONS = {
     "resolution": 64,
@@ -32,13 +31,9 @@ OPTIONS = {
 }
 
 
-def faces_command(side: str) -> list[str]:
-    """Draws the person of one side."""
-    folder = WORKSPACE / side / "aligned"
-    return [
-        "demo-faces", "--output-dir", str(folder),
-        "--identity", str(PEOPLE[side]), "--count", str(COUNT), "--size", str(SIZE),
-    ]  # fmt: skip
+def faces_command() -> list[str]:
+    """Draws both people as a workspace."""
+    return ["demo-faces", "--workspace", "--output-dir", str(WORKSPACE), "--count", str(COUNT), "--size", str(SIZE)]
 
 
 def train_command(more: list[str]) -> list[str]:
@@ -65,12 +60,9 @@ def main(more: list[str]) -> int:
     # Ctrl-C reaches the trainer too, which saves and leaves: wait for it instead of killing it.
     signal.signal(signal.SIGINT, lambda *_: None)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    for side in PEOPLE:
-        if not any((WORKSPACE / side / "aligned").glob("*.jpg")):
-            code = run(faces_command(side))
-            if code:
-                return code
-    code = run(train_command(more))
+    drawn = min(len(list((WORKSPACE / side / "aligned").glob("*.jpg"))) for side in ("data_src", "data_dst"))
+    code = run(faces_command()) if drawn < COUNT else 0
+    code = code or run(train_command(more))
     if code:
         return code
     model = WORKSPACE / "model"
