@@ -11,6 +11,7 @@ of the picture: synthetic_stage; DFL's files: synthetic_faceset.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -104,14 +105,18 @@ def _gloss(scene: Scene) -> Floats:
     return np.asarray(scene.key, np.float32) * np.float32(46.0)
 
 
+@lru_cache(maxsize=4)
+def _grain(size: int) -> Floats:
+    """Film grain of unit spread, a little larger than a frame so that each frame takes another part."""
+    return np.random.Generator(np.random.Philox(7)).standard_normal((size + 61, size + 61, 1), np.float32)
+
+
 def _develop(image: Floats, scene: Scene) -> Bytes:
     """The camera's part: vignette, a film-like curve, grain."""
     size = image.shape[0]
-    rng = np.random.Generator(np.random.Philox([scene.backdrop, 7]))
     axis = (np.arange(size, dtype=np.float32) / size - 0.5) ** 2
     image *= (1.02 - 0.42 * (axis[:, None] + axis))[..., None]
-    grain = rng.integers(-128, 128, (size, size, 1), np.int8).astype(np.float32) * np.float32(scene.grain / 74.0)
-    image += grain
+    image += _grain(size)[scene.backdrop % 61:][:size, scene.backdrop % 59:][:, :size] * np.float32(scene.grain)
     bright = np.maximum(image - 200.0, 0.0)
     image -= bright * bright / (bright + 70.0)
     return np.clip(image, 0, 255).astype(np.uint8)

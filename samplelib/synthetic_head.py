@@ -277,7 +277,7 @@ class Motion:
         """Map positions at rest (n, 2) -> where the expression takes them, by fixed-point iteration."""
         at = rest.copy()
         at[:, 1] += np.where(rest[:, 1] > self.mouth_line(rest[:, 0]), 24.0 * MM * self.scene.mouth_open, 0.0)
-        for _ in range(5):
+        for _ in range(4):
             du, dv = self.shift(at[:, 0], at[:, 1])
             at = rest + np.stack([du, dv], axis=1)
         return at
@@ -318,7 +318,7 @@ def _fields(motion: Motion) -> tuple[Floats, Floats]:
     """Shift (GRID, GRID, 2) and swell (GRID, GRID): smooth ones on a coarse map, around the mouth on the full one."""
     u, v = _coarse_axes()
     slow = np.dstack([*motion.shift(u, v), motion.swell(u, v)])
-    full = cv2.resize(slow, (GRID, GRID), interpolation=cv2.INTER_CUBIC)
+    full = cv2.resize(slow, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
     if motion.scene.mouth_open > 0.0:
         middle, half, _ = motion.head.mouth
         low, high = (int(c) for c in to_grid(np.array([middle - 0.12, middle + 0.55], np.float32), GRID))

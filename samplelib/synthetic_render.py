@@ -75,8 +75,8 @@ def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, ha
 
     Steps are lengthened by the secant rule up to `haste` times: 1 never jumps over a thin ridge, 4 settles quickly.
     """
-    scale = np.float32(GRID / (2 * REACH))
-    shift = np.float32(GRID / 2 - 0.5)
+    scale, shift = np.float32(GRID / (2 * REACH)), np.float32(GRID / 2 - 0.5)
+    far = np.float32(np.linalg.norm(start) + 150.0)
     x, y, z = (np.empty_like(t) for _ in range(3))
     for i in range(steps):
         for axis, target in enumerate((x, y, z)):
@@ -93,9 +93,14 @@ def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, ha
         if i == steps - 1:
             break
         closest = gap if i == 0 else np.minimum(closest, gap)
-        stride = gap if i == 0 else gap * np.clip(stride / (before - gap + 1e-4), 1.0, haste)
+        if i == 0 or haste == 1.0:
+            stride = gap
+        else:
+            gained = before - gap
+            np.copyto(gained, stride, where=gained < 1e-3)
+            stride = gap * np.clip(stride / (gained + np.float32(1e-6)), 1.0, haste)
         before = gap
-        t = t + stride
+        t = np.minimum(t + stride, far)
     return t, x, y, gap, np.minimum(closest, gap)
 
 
@@ -145,22 +150,18 @@ def cast(shape: Shape, normals: Floats, camera: Camera, size: int) -> Hits:
     nearest = np.ones((3, 3), np.uint8)
     ray = rays(box, 8)
     t = np.full(ray.shape[1:], camera.distance - reach - 30.0, np.float32)
-    behind = t
-    for pitch, steps, haste in ((8, 26, 1.0), (4, 9, 1.2), (2, 5, 2.0), (1, 4, 2.0)):
+    for pitch, steps, haste in ((8, 22, 1.0), (4, 8, 1.2), (2, 4, 2.0), (1, 3, 2.0)):
         if pitch < 8:
             if pitch == 2:
                 box, cut = _tighten(box, t + gap < camera.distance + 45.0)
                 t, gap = t[cut], gap[cut]
-            settled = t + gap
-            if pitch == 1:
-                behind = cv2.dilate(settled, nearest)
-            t = cv2.erode(settled, nearest)
+            t = cv2.erode(t + gap, nearest)
             t = cv2.resize(t, (t.shape[1] * 2, t.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
             ray = rays(box, pitch)
         t, u, v, gap, closest = _march(relief, rays.eye, ray, t, steps, haste)
-    _look_past_edges(relief, rays.eye, ray, behind, camera.distance, (u, v, gap))
-    cover = np.clip(1.4 - np.minimum(gap, closest) * camera.pixels * 1.3, 0.0, 1.0)
-    cover = cv2.morphologyEx(cover, cv2.MORPH_CLOSE, nearest)
+    _finish(relief, rays.eye, ray, t, camera, (u, v, gap))
+    cover = np.clip(1.9 - np.minimum(gap, closest) * camera.pixels * 1.3, 0.0, 1.0)
+    cover = cv2.morphologyEx(cover, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     cover = np.minimum(cv2.GaussianBlur(cover, (3, 3), 0) * 1.1, 1.0)
     left, top, right, bottom = box[0], box[1], min(box[2], size), min(box[3], size)
     inside = slice(0, bottom - top), slice(0, right - left)
@@ -178,20 +179,17 @@ def _tighten(box: tuple[int, int, int, int], near: NDArray[np.bool_]) -> tuple[t
     return (left + 4 * x0, top + 4 * y0, left + 4 * x1, top + 4 * y1), (slice(y0, y1), slice(x0, x1))
 
 
-def _look_past_edges(relief: Floats, eye: Floats, ray: Floats, behind: Floats, distance: float,
-                     found: tuple[Floats, Floats, Floats]) -> None:
-    """Pixels just beside a near edge (nose over cheek) still hang in the air: go on from the far side, in place."""
+def _finish(relief: Floats, eye: Floats, ray: Floats, t: Floats, camera: Camera,
+            found: tuple[Floats, Floats, Floats]) -> None:
+    """Follows the few rays that still hang in the air (past the nose, along the temples) to their end, in place."""
     u, v, gap = found
-    y, x = np.nonzero(gap > 0.5)
-    t = behind[y // 2, x // 2]
-    keep = t < distance + 40.0
-    y, x, t = y[keep], x[keep], t[keep]
+    y, x = np.nonzero((gap > 0.6 / camera.pixels) & (t < camera.distance + 30.0))
     if not len(y):
         return
-    rows = -(-len(y) // 4096)
-    pick = np.resize(np.arange(len(y)), rows * min(len(y), 4096)).reshape(rows, -1)
+    width = 256  # OpenCV's lookups take no row longer than 32767
+    pick = np.resize(np.arange(len(y)), -(-len(y) // width) * width).reshape(-1, width)
     y, x = y[pick], x[pick]
-    _, far_u, far_v, far_gap, _ = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), t[pick] - 3.0, 8, 2.0)
+    _, far_u, far_v, far_gap, _ = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), t[y, x] + gap[y, x], 14, 3.0)
     better = far_gap < gap[y, x]
     y, x = y[better], x[better]
     u[y, x], v[y, x], gap[y, x] = far_u[better], far_v[better], far_gap[better]
