@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -180,9 +181,41 @@ def parse(arguments: list[str]) -> None:
     parser.parse_args(arguments[1:])
 
 
-def test_commands_are_understood() -> None:
+@pytest.fixture
+def demo() -> ModuleType:
+    spec = spec_from_file_location("demo", ROOT / "bat" / "env" / "demo.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_commands_are_understood(demo: ModuleType) -> None:
     for name in ("6_train_SAEHD", "6_train_SAEHD_no_preview"):
         parse(COMMANDS[name][1:])
-    demo = runpy.run_path(str(ROOT / "bat" / "env" / "demo.py"))
-    parse(demo["train_command"](["--target-iter", "3"]))
-    parse(demo["faces_command"]())
+    parse(demo.train_command(["--target-iter", "3"]))
+    parse(demo.faces_command())
+
+
+def test_demo_draws_faces_once(
+    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+    codes = {"demo-faces": 2, "train": 0}
+
+    def run(command: list[str]) -> int:
+        ran.append(command[0])
+        return codes[command[0]]
+
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(demo, "WORKSPACE", tmp_path)
+    monkeypatch.setattr(demo, "COUNT", 1)
+    monkeypatch.setattr(demo, "run", run)
+    assert demo.main([]) == 2 and ran == ["demo-faces"] and capsys.readouterr().out == ""
+    codes["demo-faces"] = 0
+    assert demo.main([]) == 0 and ran[1:] == ["demo-faces", "train"]
+    assert str(tmp_path / "model") in capsys.readouterr().out
+    for side in ("data_src", "data_dst"):
+        (tmp_path / side / "aligned").mkdir(parents=True)
+        (tmp_path / side / "aligned" / "face.jpg").touch()
+    assert demo.main([]) == 0 and ran[3:] == ["train"]
