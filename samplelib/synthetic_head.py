@@ -188,6 +188,8 @@ def _hair_distance(who: Identity, p: Floats) -> Floats:
     x, y, z = p[..., 0], p[..., 1], p[..., 2]
     parted = np.exp(-(((x - 60.0 * who.part) / 22.0) ** 2))
     front = -96.0 - who.hairline_mm + 0.006 * x * x - 5.0 * parted
+    if who.hair_style in ("short", "buzz"):
+        front = front - 7.0 * np.exp(-(((np.abs(x) - 36.0) / 13.0) ** 2))
     if who.hair_style == "fringe":
         front = -70.0 + 4.0 * np.sin(x / 9.0 + who.part) + 0.002 * x * x
     if who.hair_style == "long":

@@ -142,7 +142,7 @@ def _folds(who: Identity, image: Floats, marks: Floats, unit: float) -> None:
         faint.append(middle + np.array([[-26, 2], [-12, 0], [0, 1], [12, 0], [26, 2]]) * unit)
     faint += [marks[21] + np.array([[6, 4], [7, -5]]) * unit, marks[22] + np.array([[-6, 4], [-7, -5]]) * unit]
     image *= 1.0 - cv2.GaussianBlur(strokes(image.shape, lines, 1.1 * unit), (0, 0), 0.8 * unit)[..., None] * shade * 0.75
-    soft = cv2.GaussianBlur(strokes(image.shape, faint, 1.0 * unit), (0, 0), 0.9 * unit)
+    soft = cv2.GaussianBlur(strokes(image.shape, faint, 1.2 * unit), (0, 0), 1.5 * unit) * 1.4
     image *= 1.0 - soft[..., None] * shade * (0.1 + 0.4 * who.lines)
     blend(image, np.clip(cv2.GaussianBlur(holes, (0, 0), 0.8 * unit), 0, 1), np.array(who.skin) * (0.12, 0.14, 0.24), 0.9)
 
@@ -177,7 +177,7 @@ def _facial_hair(who: Identity, image: Floats, rest: Floats, lips: Floats, unit:
     long = who.face_length_mm
     cheek = np.interp(x, [0, 19, 26, 34, 52, 62, 68, 74], [36, 32, 15, 17, 14, -4, -34, -40]).astype(np.float32) + long
     area = step(y, cheek - 4, cheek + 6) * step(z, 52.0, 42.0)
-    area = np.maximum(area, step(y, 9.0 + long * 0.4, 13.0 + long * 0.4) * step(x, 31.0, 25.0) * step(y, 40.0, 30.0))
+    area = np.maximum(area, step(y - 0.012 * x * x - long * 0.4, 6.5, 13.0) * step(x, 36.0, 25.0) * step(y, 40.0, 30.0))
     area *= 1.0 - 0.75 * np.exp(-((x - 11) / 6) ** 2 - ((y - 46 - long) / 4) ** 2)
     area *= np.clip(1.0 - 1.25 * lips, 0, 1)
     area = cv2.GaussianBlur(area.astype(np.float32), (0, 0), 1.2 * unit)

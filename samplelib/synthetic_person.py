@@ -138,7 +138,7 @@ _BRUNO = Identity(
     nose_out_mm=2.5, nose_hump_mm=1.8, mouth_width=1.06, lip_upper=0.8, lip_lower=0.9, ear_mm=11.0,
     skin=(104.0, 142.0, 190.0), lip=(98.0, 104.0, 158.0), iris=(34.0, 58.0, 92.0), hair=(22.0, 22.0, 26.0),
     brow=(20.0, 20.0, 24.0), shirt=(70.0, 62.0, 58.0), lashes=0.3, blush=0.15, beard=0.85, stubble=0.8, lines=0.7,
-    hair_style="short", hairline_mm=5.0, hair_volume_mm=11.0, part=0.32,
+    hair_style="short", hairline_mm=7.0, hair_volume_mm=14.0, part=0.32,
 )
 
 _SKINS = ((178, 199, 238), (160, 188, 232), (140, 172, 218), (118, 155, 205), (90, 128, 180), (66, 98, 150), (48, 72, 112))
