@@ -1,0 +1,87 @@
+"""How well a model learns to swap, measured against the true swap, which only made-up people have:
+
+    python main.py bench swap --iterations 1000 --set archi=df-ud --set resolution=64
+
+Trains on the demo pair and draws, at regular marks, held-out scenes of dst with src's face. The error is the mean
+absolute difference to the same scene rendered with src, inside the face, in percent of full scale. `unswapped` is the
+error of leaving dst's face as it is: what a swap has to beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.options import OptionError
+from core.values import parse_sets
+
+HELD_OUT_SEED = 1_000_003
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="SAEHD", metavar="CLASS", help="the kind of model (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="sets", help="a model option")
+    parser.add_argument("--iterations", type=int, default=1000, metavar="N", help="iterations to train (%(default)s)")
+    parser.add_argument("--marks", type=int, default=10, metavar="N", help="how often to measure (%(default)s)")
+    parser.add_argument("--faces", type=int, default=200, metavar="N", help="training faces a side (%(default)s)")
+    parser.add_argument("--held-out", type=int, default=32, metavar="N", help="scenes to measure on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="start weights and samples (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="sample processes (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def swap_error(drawn: np.ndarray, truth: np.ndarray, face: np.ndarray) -> float:
+    """Mean absolute difference in percent of (N, C, H, W) pictures in [0, 1], where `face` (N, 1, H, W) is set."""
+    weight = np.broadcast_to(face, drawn.shape)
+    return float((np.abs(drawn - truth) * weight).sum() / weight.sum() * 100)
+
+
+def run(args: argparse.Namespace) -> int:
+    from facelib.facetype import SHORT
+    from models import MODELS
+    from samplelib.faceset import Faceset
+    from samplelib.loader import Loader
+    from samplelib.synthetic import truth
+    from samplelib.synthetic_faceset import write_demo_workspace
+    from samplelib.synthetic_person import identity
+
+    try:
+        spec = MODELS[args.model]
+        values = spec.resolve({"face_type": "wf", **parse_sets(args.sets)})
+    except (OptionError, KeyError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    resolution, face_type = values["resolution"], SHORT[values["face_type"]]
+    exact = truth(identity(0), identity(1), HELD_OUT_SEED, args.held_out, resolution, face_type)
+    face = exact.dst_mask * exact.swap_mask
+    task = spec.build(values, seed=args.seed)
+    base = {"bench": "swap", "model": spec.name, "archi": values["archi"], "resolution": resolution}
+    _report(args, {**base, "unswapped": round(swap_error(exact.dst, exact.swap, face), 3)})
+    with tempfile.TemporaryDirectory() as folder:
+        write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)
+        facesets = {side: Faceset.open(Path(folder, f"data_{side}", "aligned"), print) for side in ("src", "dst")}
+        with Loader(
+            facesets, spec.requests(values), values["batch_size"], seed=args.seed, workers=args.workers, warn=print
+        ) as batches:
+            for mark in range(1, args.marks + 1):
+                while task.iteration < args.iterations * mark // args.marks:
+                    task.step(next(batches))
+                drawn = task.swap(exact.dst).face.numpy(force=True)
+                recent = task.data.loss_history.array()[-100:].mean(0)
+                losses = dict(zip(task.loss_names, np.round(recent, 4).tolist(), strict=True))
+                error = round(swap_error(drawn, exact.swap, face), 3)
+                _report(args, {**base, "iteration": task.iteration, "error": error, **losses})
+    return 0
+
+
+def _report(args: argparse.Namespace, row: dict[str, Any]) -> None:
+    if args.json:
+        print(json.dumps(row), flush=True)
+    else:
+        print("  ".join(f"{key} {value}" for key, value in row.items() if key != "bench"), flush=True)
