@@ -68,7 +68,8 @@ def main(more: list[str]) -> int:
     model = WORKSPACE / "model"
     pictures = sorted(path.name for path in model.glob(f"{NAME}_SAEHD_preview*.jpg"))
     print(f"\nModel:    {model} ({NAME}_SAEHD_*)")
-    print(f"Previews: {', '.join(pictures) or 'the window'}; as it learned: {model / f'{NAME}_SAEHD_history'}")
+    history = model / f"{NAME}_SAEHD_history"
+    print(f"Previews: {', '.join(pictures) or 'in the window'}{f'; as it learned: {history}' if history.is_dir() else ''}")
     print(f"Faces:    {WORKSPACE / 'data_src'} (src), {WORKSPACE / 'data_dst'} (dst)")
     return 0
 
