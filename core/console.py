@@ -7,6 +7,7 @@ since the save before; elsewhere (file, pipe) lines stay, and come at a modest r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
@@ -129,7 +130,8 @@ def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, f
 
 class StopKeys:
     """Reads the terminal in a thread until Enter comes, which it turns into a stop command; then, and after
-    `close()`, it leaves what is typed to others. Does nothing where `stdin` is no terminal."""
+    `close()`, it leaves what is typed to others. What was typed before is dropped: an Enter too many at the questions
+    must not stop the training. Does nothing where `stdin` is no terminal."""
 
     def __init__(self, stdin: TextIO | None, commands: queue.Queue[Command]) -> None:
         self._commands = commands
@@ -160,6 +162,8 @@ class StopKeys:
         if sys.platform == "win32":
             import msvcrt
 
+            while msvcrt.kbhit():
+                msvcrt.getwch()
             while not self._closing.wait(0.1):
                 while msvcrt.kbhit():
                     if msvcrt.getwch() in "\r\n":
@@ -168,6 +172,11 @@ class StopKeys:
 
     def _watch_terminal(self, handle: int) -> None:
         if sys.platform != "win32":
+            import termios
+
+            with contextlib.suppress(termios.error):  # raised where another job owns the terminal
+                if not _in_background(handle):
+                    termios.tcflush(handle, termios.TCIFLUSH)
             while not self._closing.is_set():
                 try:
                     if _in_background(handle):  # reading would stop the whole process (SIGTTIN)

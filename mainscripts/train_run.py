@@ -173,7 +173,7 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
 
 @contextlib.contextmanager
 def stop_signals(commands: Commands) -> Iterator[None]:
-    """Ctrl-C and the polite kill save and leave; a second Ctrl-C aborts."""
+    """Ctrl-C, a closed terminal and the polite kill save and leave; a second Ctrl-C aborts."""
     asked = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -186,6 +186,8 @@ def stop_signals(commands: Commands) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)
+    else:
+        numbers.append(signal.SIGHUP)  # the terminal was closed
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield

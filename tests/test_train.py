@@ -292,13 +292,29 @@ def test_control_c_at_a_question_changes_nothing(faces: Path, copy: Path, person
     assert me.code() == 130 and digest(copy) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_leave(faces: Path, copy: Path, number: int, person: list[Person]) -> None:
     me = Person(command(faces, copy, "--silent-start", "--set", "target_iter=0", small=False))
     person.append(me)
     me.child.expect(r"\[#000006\]")
     me.child.kill(number)
     assert me.code() == 0 and ModelDir(copy, "new", "SAEHD").read_data().iter >= 6
+
+
+def test_a_missing_part_is_asked_about(faces: Path, copy: Path, person: list[Person]) -> None:
+    (copy / "new_SAEHD_inter.npy").unlink()
+    before = digest(copy)
+    me = Person(command(faces, copy, "--silent-start", small=False))
+    person.append(me)
+    me.answers("[n] inter is missing. Start it anew? ( y/n ?:help ) : ", "n")
+    assert me.code() == 1 and digest(copy) == before
+    me = Person(command(faces, copy, "--silent-start", "--target-iter", "4", "--exit-at-target", small=False))
+    person.append(me)
+    me.answers("[n] inter is missing. Start it anew?", "y")
+    me.child.expect_exact("inter starts anew")
+    me.child.send("\r\r")  # one Enter too many does not stop what has not begun
+    me.child.expect_exact("Reached target iteration.")
+    assert me.code() == 0 and ModelDir(copy, "new", "SAEHD").read_data().iter == 4
 
 
 def children(pid: int) -> list[int]:
