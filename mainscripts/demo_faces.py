@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=200, metavar="K", help="how many faces of each person")
     parser.add_argument("--size", type=int, default=256, metavar="S",
                         help=f"side of the pictures in pixels, {SIZES[0]} to {SIZES[1]}")
-    parser.add_argument("--face-type", choices=[*SHORT, *FACE_TYPES], default="wf", help="how much of the head is shown")
-    parser.add_argument("--seed", type=int, default=0, help="which poses, expressions and lights; same for every person")
+    parser.add_argument("--face-type", choices=[*SHORT, *FACE_TYPES], default="wf",
+                        help="how much of the head is shown")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="which poses, expressions and lights; same for every person")
     parser.add_argument("--masks", action="store_true", help="embed the exact face masks (as DFL's applied XSeg masks)")
     parser.add_argument("--frames", action="store_true", help="write the full frames too (folder frames)")
     parser.add_argument("--workspace", action="store_true",

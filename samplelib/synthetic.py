@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.landmarks import transform_matrix
-from samplelib.synthetic_head import GRID, REACH, Floats, head, shape
+from samplelib.synthetic_head import GRID, REACH, Floats, head, lookup, shape
 from samplelib.synthetic_paint import Bytes, paint
 from samplelib.synthetic_person import Identity, Scene, draw_scene, identity
 from samplelib.synthetic_render import Camera, cast, light_map
 from samplelib.synthetic_stage import stage
 
-__all__ = ["FRAME_MM", "Frame", "Identity", "Rendered", "Scene", "Truth", "aligned", "draw_scene", "frame_for", "identity",
-           "render", "scenes", "true_swap", "truth"]
+__all__ = ["FRAME_MM", "Frame", "Identity", "Rendered", "Scene", "Truth", "aligned", "draw_scene", "frame_for",
+           "identity", "render", "scenes", "true_swap", "truth"]
 
 FRAME_MM = 340.0
 """Width of what a frame shows at the head's distance."""
@@ -36,7 +36,8 @@ _CROP_MM = {"half_face": 125.0, "midfull_face": 149.0, "full_face": 200.0, "full
 
 
 class Frame(NamedTuple):
-    """How large a frame is. rise: how far above its middle the face is, as a part of its height."""
+    """How large a frame is. span_mm: width of what it shows at the head's distance; rise: how far above its middle
+    the face is, as a part of its height."""
 
     pixels: int
     span_mm: float = FRAME_MM
@@ -66,7 +67,7 @@ class Truth(NamedTuple):
 
 
 def render(who: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM, rise: float = 0.0) -> Rendered:
-    """Draws a person in a scene as a size x size frame that is `span_mm` wide at the head, face `rise` above the middle.
+    """Draws a person in a scene as a size x size frame. span_mm, rise: see `Frame`.
 
     Deterministic: the same arguments give the same bytes on the same OpenCV. Raises ValueError for size < 16.
     """
@@ -81,11 +82,10 @@ def render(who: Identity, scene: Scene, size: int, span_mm: float = FRAME_MM, ri
     form = shape(head(who), scene)
     shade, normals = light_map(form, scene, camera.turn)
     hits = cast(form, normals, camera, size)
-    texture = int(np.clip(camera.pixels * 2 * REACH * 95 * 1.2 // 64 * 64 + 64, 256, 1280))
+    texture = int(np.clip(camera.pixels * 2 * REACH * 95 * 1.1 // 64 * 64 + 64, 256, 1280))
     coat = paint(form, who, scene, texture)
-    at = _to_map(hits.u, hits.v, GRID)
-    light = cv2.remap(shade, at, None, cv2.INTER_LINEAR)
-    coloured = cv2.remap(coat, _to_map(hits.u, hits.v, texture), None, cv2.INTER_LINEAR).astype(np.float32)
+    light = lookup(shade, _to_map(hits.u, hits.v, GRID))
+    coloured = lookup(coat, _to_map(hits.u, hits.v, texture)).astype(np.float32)
     lit = coloured[..., :3] * light[..., :3] + light[..., 3:] * _gloss(scene)
     image = stage(who, scene, camera, size)
     left, top, right, bottom = hits.box

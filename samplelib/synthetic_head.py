@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 
 from samplelib.synthetic_person import Identity, Scene
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]  # float32 throughout; numpy's stubs widen arithmetic with plain floats
 
 CENTRE = np.array([0.0, -20.0, 70.0], np.float32)
 REACH = 1.94
-GRID = 228
+GRID = 208
+_NO_MAP = np.empty(0, np.float32)
 _COARSE = 72  # cells of the map on which slow fields are worked out
 MM = 1.0 / 95.0  # map units per millimetre on the face
 
@@ -139,10 +141,14 @@ def to_grid(uv: Floats, size: int) -> Floats:
     return (uv + REACH) * (size / (2 * REACH)) - 0.5
 
 
+def lookup(image: NDArray[Any], at: Floats) -> NDArray[Any]:
+    """Bilinear values of a picture at pixel coordinates `at` (h, w, 2)."""
+    return np.asarray(cv2.remap(image, at, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
 def sample(field: Floats, uv: Floats) -> Floats:
     """Bilinear values of a map at positions (n, 2)."""
-    at = to_grid(uv, field.shape[0]).astype(np.float32)
-    return cv2.remap(field, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    return lookup(field, to_grid(uv, field.shape[0]).astype(np.float32)[None])[0]
 
 
 def _ellipsoid(d: Floats, at: tuple[float, float, float], axes: tuple[float, float, float]) -> Floats:
@@ -164,7 +170,8 @@ def _features(who: Identity, p: Floats) -> Floats:
     out = (height + who.nose_out_mm * step(y, -35.0, -10.0) * step(y, 9.0, 0.0)) * np.exp(-((x / width) ** 2.2))
     out += 7.5 * _bump(x, y, (12.0 * w, -1.0), (4.8, 5.5)) + 1.5 * _bump(x, y, (0.0, -7.0), (8.0 * w, 6.0))
     out += (3.5 + who.brow_ridge_mm) * _bump(x, y, (26.0, -53.0), (24.0, 7.0))
-    out += -6.5 * _bump(x, y, (31.0, -40.0), (17.0, 10.0)) + 4.5 * _bump(x, y, (32.5 + who.eye_gap_mm, -39.0), (11.0, 8.0))
+    out -= 6.5 * _bump(x, y, (31.0, -40.0), (17.0, 10.0))
+    out += 4.5 * _bump(x, y, (32.5 + who.eye_gap_mm, -39.0), (11.0, 8.0))
     out += (3.0 + who.cheek_mm) * _bump(x, y, (46.0, -16.0), (17.0, 14.0))
     out += -1.5 * _bump(x, y, (44.0, 22.0), (13.0, 20.0))
     lips = who.mouth_width
@@ -180,7 +187,8 @@ def _ears(who: Identity, p: Floats) -> Floats:
     y, z = (p[..., 1] + 20.0) / 31.0, (p[..., 2] - 64.0 + 0.22 * (p[..., 1] + 20.0)) / 16.0
     inside = np.clip(1.0 - y * y - z * z, 0.0, 1.0)
     dish = 1.0 - 0.55 * np.exp(-((y - 0.05) / 0.45) ** 2 - ((z - 0.1) / 0.45) ** 2)
-    return who.ear_mm * 1.5 * np.sqrt(inside) * (0.45 + 0.55 * np.clip(z + 0.7, 0.0, 1.2)) * dish * (np.abs(p[..., 0]) > 40)
+    flare = 0.45 + 0.55 * np.clip(z + 0.7, 0.0, 1.2)
+    return who.ear_mm * 1.5 * np.sqrt(inside) * flare * dish * (np.abs(p[..., 0]) > 40)
 
 
 def _hair_distance(who: Identity, p: Floats) -> Floats:
@@ -327,7 +335,7 @@ def _fields(motion: Motion) -> tuple[Floats, Floats]:
         left, right = (int(c) for c in to_grid(np.array([-1.1 * half, 1.1 * half], np.float32), GRID))
         window = slice(low, high), slice(left, right)
         u, v, _ = _grid()
-        full[(*window, slice(0, 2))] = np.dstack(motion.shift(u[window], v[window]))
+        full[window][..., :2] = np.dstack(motion.shift(u[window], v[window]))
     return full[..., :2], full[..., 2]
 
 
@@ -337,8 +345,7 @@ def shape(who: Head, scene: Scene) -> Shape:
     motion = Motion(who, scene)
     shift, swell = _fields(motion)
     rest_uv = np.dstack([u, v]) - shift
-    radius = cv2.remap(who.outer, to_grid(rest_uv, GRID), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    radius += swell
+    radius = lookup(who.outer, to_grid(rest_uv, GRID)) + swell
     points = d * radius
     points += CENTRE[:, None, None]
     across = np.linspace(-0.92, 0.92, 25, dtype=np.float32) * who.mouth[1]

@@ -8,15 +8,16 @@ colour without light: light comes later, from the shape.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samplelib.synthetic_head import MM, REACH, Floats, Shape, head, step, to_grid
+from samplelib.synthetic_head import MM, REACH, Floats, Shape, head, lookup, step, to_grid
 from samplelib.synthetic_person import Identity, Scene
 
-Bytes = NDArray[np.uint8]
+Bytes = NDArray[Any]  # uint8
 SHIFT = 4  # fractional bits of the polygon coordinates handed to OpenCV
 
 
@@ -98,14 +99,16 @@ def _skin(who: Identity, rest: Floats, size: int, rng: np.random.Generator) -> F
     x, y, z = np.abs(rest[..., 0]), rest[..., 1], rest[..., 2]
     image = np.empty((size, size, 3), np.float32)
     image[:] = who.skin
-    mottle = 0.012 * noise(rng, size, (14, 14)) + 0.012 * noise(rng, size, (40, 40)) + 0.014 * noise(rng, size, (130, 130))
+    mottle = sum(0.013 * noise(rng, size, (cells, cells)) for cells in (14, 40, 130))
     pores = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), 0.7)
     image *= (1.0 + mottle + 0.03 * pores)[..., None]
     red = np.exp(-((x - 43) / 17) ** 2 - ((y + 4) / 13) ** 2) + 0.8 * np.exp(-(x / 13) ** 2 - ((y + 6) / 9) ** 2)
-    red += 0.5 * np.exp(-(x / 14) ** 2 - ((y - 66) / 11) ** 2) + 0.6 * step(z, 48.0, 56.0) * step(np.abs(y + 18), 34.0, 26.0)
+    red += 0.5 * np.exp(-(x / 14) ** 2 - ((y - 66) / 11) ** 2)
+    red += 0.6 * step(z, 48.0, 56.0) * step(np.abs(y + 18), 34.0, 26.0)  # ears
     red = np.clip(red + 0.15 * noise(rng, size, (24, 24)), 0, 1) * (0.35 + 0.65 * who.blush)
     image *= 1.0 - red[..., None] * np.array([0.17, 0.17, 0.0], np.float32)
-    dark = np.exp(-((x - 30) / 13) ** 2 - ((y + 28) / 5) ** 2) * 0.09 + np.exp(-((x - 32) / 16) ** 2 - ((y + 47) / 6) ** 2) * 0.16
+    dark = 0.09 * np.exp(-((x - 30) / 13) ** 2 - ((y + 28) / 5) ** 2)
+    dark += 0.16 * np.exp(-((x - 32) / 16) ** 2 - ((y + 47) / 6) ** 2)
     image *= 1.0 - dark[..., None] * np.array([0.8, 1.0, 0.8], np.float32)
     if who.freckles > 0:
         spots = np.zeros((size, size), np.uint8)
@@ -126,7 +129,7 @@ def _folds(who: Identity, image: Floats, marks: Floats, unit: float) -> None:
     lines: list[Floats] = []
     faint: list[Floats] = []
     for side, wing, base, corner in ((-1, 31, 32, 48), (1, 35, 34, 54)):
-        ellipse = cv2.ellipse2Poly((0, 0), (100, 46), int(side * -18), 0, 360, 15) / 100.0
+        ellipse = np.asarray(cv2.ellipse2Poly((0, 0), (100, 46), int(side * -18), 0, 360, 15)) / 100.0
         holes += polygon(image.shape, ellipse * 3.6 * unit + marks[base] * 0.62 + marks[wing] * 0.38 + (0, -1.4 * unit))
         a = marks[wing] + np.array([side * 2.2, -9.5]) * unit
         b = marks[wing] + np.array([side * 4.4, -4.0]) * unit
@@ -141,10 +144,12 @@ def _folds(who: Identity, image: Floats, marks: Floats, unit: float) -> None:
         middle = (marks[21] + marks[22]) / 2 + (0, row * unit)
         faint.append(middle + np.array([[-26, 2], [-12, 0], [0, 1], [12, 0], [26, 2]]) * unit)
     faint += [marks[21] + np.array([[6, 4], [7, -5]]) * unit, marks[22] + np.array([[-6, 4], [-7, -5]]) * unit]
-    image *= 1.0 - cv2.GaussianBlur(strokes(image.shape, lines, 1.1 * unit), (0, 0), 0.8 * unit)[..., None] * shade * 0.75
+    wings = cv2.GaussianBlur(strokes(image.shape, lines, 1.1 * unit), (0, 0), 0.8 * unit)
+    image *= 1.0 - wings[..., None] * shade * 0.75
     soft = cv2.GaussianBlur(strokes(image.shape, faint, 1.2 * unit), (0, 0), 1.5 * unit) * 1.4
     image *= 1.0 - soft[..., None] * shade * (0.1 + 0.4 * who.lines)
-    blend(image, np.clip(cv2.GaussianBlur(holes, (0, 0), 0.8 * unit), 0, 1), np.array(who.skin) * (0.12, 0.14, 0.24), 0.9)
+    holes = np.clip(cv2.GaussianBlur(holes, (0, 0), 0.8 * unit), 0, 1)
+    blend(image, holes, np.array(who.skin) * (0.12, 0.14, 0.24), 0.9)
 
 
 def _lips(who: Identity, image: Floats, marks: Floats, unit: float, rng: np.random.Generator) -> Floats:
@@ -169,7 +174,8 @@ def _lips(who: Identity, image: Floats, marks: Floats, unit: float, rng: np.rand
     return soft
 
 
-def _facial_hair(who: Identity, image: Floats, rest: Floats, lips: Floats, unit: float, rng: np.random.Generator) -> None:
+def _facial_hair(who: Identity, image: Floats, rest: Floats, lips: Floats, unit: float,
+                 rng: np.random.Generator) -> None:
     if who.beard <= 0 and who.stubble <= 0:
         return
     size = image.shape[0]
@@ -185,8 +191,9 @@ def _facial_hair(who: Identity, image: Floats, rest: Floats, lips: Floats, unit:
     image *= 1.0 - area[..., None] * np.array([0.1, 0.19, 0.24], np.float32) * who.stubble
     blend(image, np.clip(area * (dots - 0.1) * 1.2, 0, 1), who.hair, 0.5 * who.stubble)
     if who.beard > 0:
-        strand = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), 0.6, sigmaY=3.0 * unit)
-        strand /= strand.std()
+        grains = rng.standard_normal((size, size)).astype(np.float32)
+        strand: Floats = cv2.GaussianBlur(grains, (0, 0), 0.6, sigmaY=3.0 * unit)
+        strand = strand / strand.std()
         mask = np.clip(area * (1.0 + 0.1 * strand) * 1.4 - 0.2, 0, 1) * who.beard
         tone = (0.95 + 0.28 * strand)[..., None] * np.asarray(who.hair, np.float32) * 1.25
         blend(image, mask, tone, 0.93)
@@ -256,13 +263,13 @@ def _iris(who: Identity) -> Bytes:
 def paint(shape: Shape, who: Identity, scene: Scene, size: int) -> Bytes:
     """The whole coat in a scene's expression: (size, size, 4) uint8, BGR and the face mask."""
     at = cv2.resize(to_grid(shape.rest_uv, size), (size, size), interpolation=cv2.INTER_LINEAR)
-    coated = cv2.remap(coat(who, size), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    coated = lookup(coat(who, size), at)
     marks = to_grid(shape.marks, size)
     unit = size / (2 * REACH) * MM
     for side, ids in enumerate(((36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46))):
         _eye(coated, who, scene, marks[list(ids)], side, unit)
     if scene.mouth_open > 0.03:
-        _mouth(coated, to_grid(shape.mouth, size), who, unit, head(who).mouth, size)
+        _mouth(coated, to_grid(shape.mouth, size), unit, head(who).mouth[0])
     return coated
 
 
@@ -298,7 +305,8 @@ def _eye(coated: Bytes, who: Identity, scene: Scene, p: Floats, side: int, unit:
     spark = gaze + np.array([scene.light[0] * 2.4, scene.light[1] * 2.4 - 0.6]) * unit
     ball += (255.0 - ball) * step(np.hypot(x - spark[0], y - spark[1]), 1.5 * unit, 0.7 * unit)[..., None]
     skin = np.asarray(who.skin, np.float32)
-    fold = upper + np.stack([np.zeros(16), -np.sin(np.linspace(0.25, np.pi, 16)) * (3.6 - 0.8 * scene.blink[side]) * unit], axis=1)
+    above = np.sin(np.linspace(0.25, np.pi, 16)) * (3.6 - 0.8 * scene.blink[side]) * unit
+    fold = upper - np.stack([np.zeros(16), above], axis=1)
     crease = cv2.GaussianBlur(strokes(patch.shape, [fold[:15]], 1.0 * unit), (0, 0), 0.6 * unit)
     patch *= 1.0 - crease[..., None] * (0.2 + 0.45 * who.lid_fold) * np.array([0.75, 0.75, 0.6], np.float32)
     rim = cv2.GaussianBlur(strokes(patch.shape, [lower], 1.4 * unit), (0, 0), 0.7 * unit)
@@ -310,13 +318,15 @@ def _eye(coated: Bytes, who: Identity, scene: Scene, p: Floats, side: int, unit:
         roots = upper[:9:2]
         lash = np.maximum(lash, strokes(patch.shape, [np.stack([r, r + np.array([out * (3.4 - 0.5 * i), -2.2]) * unit])
                                                      for i, r in enumerate(roots)], 0.7 * unit))
-    lash = np.maximum(cv2.GaussianBlur(lash, (0, 0), 0.35 * unit), 0.3 * who.lashes * strokes(patch.shape, [lower[8:]], 0.7 * unit))
+    beneath = 0.3 * who.lashes * strokes(patch.shape, [lower[8:]], 0.7 * unit)
+    lash = np.maximum(cv2.GaussianBlur(lash, (0, 0), 0.35 * unit), beneath)
     blend(patch, lash, np.asarray(who.brow) * 0.35, 0.92)
     coated[window][..., :3] = np.clip(patch, 0, 255).astype(np.uint8)
 
 
-def _mouth(coated: Bytes, outline: Floats, who: Identity, unit: float, line: tuple[float, float, float], size: int) -> None:
+def _mouth(coated: Bytes, outline: Floats, unit: float, closed_v: float) -> None:
     """The inside of an open mouth: dark, tongue, both rows of teeth at places fixed to their jaws."""
+    size = coated.shape[0]
     window = _window(coated, outline, 3.0 * unit)
     origin = np.array([window[1].start, window[0].start], np.float32)
     outline = outline - origin
@@ -330,7 +340,7 @@ def _mouth(coated: Bytes, outline: Floats, who: Identity, unit: float, line: tup
     top = np.interp(columns, upper[:, 0], upper[:, 1]).astype(np.float32)
     bottom = np.interp(columns, lower[:, 0], lower[:, 1]).astype(np.float32)
     centre = float(to_grid(np.zeros(1, np.float32), size)[0]) - origin[0]
-    rest = float(to_grid(np.array([line[0]], np.float32), size)[0]) - origin[1]
+    rest = float(to_grid(np.array([closed_v], np.float32), size)[0]) - origin[1]
     across = (x - centre) / unit
     inside = np.empty_like(patch)
     inside[:] = (34, 24, 52)
@@ -339,7 +349,8 @@ def _mouth(coated: Bytes, outline: Floats, who: Identity, unit: float, line: tup
     gaps = np.array([0.0, 8.4, 15.0, 22.0])
     slit = np.min([np.abs(np.abs(across) - g) for g in gaps], axis=0)
     enamel = (0.97 - 0.016 * np.abs(across)) * (1.0 - 0.22 * step(slit, 0.55, 0.15))
-    for edge, low in ((rest + 7.0 * unit - across**2 * 0.008 * unit, False), (bottom - 3.2 * unit + across**2 * 0.006 * unit, True)):
+    bite = rest + (7.0 - across**2 * 0.008) * unit, bottom - (3.2 - across**2 * 0.006) * unit
+    for edge, low in zip(bite, (False, True), strict=True):
         depth = ((y - edge) if low else (edge - y)) / unit
         row = step(depth, -0.3, 0.6) * step(np.abs(across), 24.0, 22.0) * (0.75 if low else 1.0)
         lip = ((bottom - y) if low else (y - top)) / unit

@@ -141,7 +141,8 @@ _BRUNO = Identity(
     hair_style="short", hairline_mm=7.0, hair_volume_mm=14.0, part=0.32,
 )
 
-_SKINS = ((178, 199, 238), (160, 188, 232), (140, 172, 218), (118, 155, 205), (90, 128, 180), (66, 98, 150), (48, 72, 112))
+_SKINS = ((178, 199, 238), (160, 188, 232), (140, 172, 218), (118, 155, 205), (90, 128, 180), (66, 98, 150),
+          (48, 72, 112))
 _HAIRS = ((22, 22, 26), (30, 38, 54), (34, 52, 84), (30, 66, 148), (92, 140, 186), (132, 172, 206), (150, 152, 156))
 _IRISES = ((34, 58, 92), (40, 80, 120), (96, 150, 92), (170, 140, 96), (140, 140, 128))
 
@@ -171,7 +172,9 @@ def identity(index: int) -> Identity:
     dark = skin[2] < 190
     hair = tint(_HAIRS, 3 if dark else None)
     beard = float(rng.uniform(0.3, 1.0)) if masculine and rng.random() < 0.5 else 0.0
-    styles: tuple[HairStyle, ...] = ("short", "buzz", "short", "fringe") if masculine else ("long", "long", "fringe", "short")
+    styles: tuple[HairStyle, ...] = ("short", "buzz", "short", "fringe")
+    if not masculine:
+        styles = ("long", "long", "fringe", "short")
     blue, green, red = skin
     return Identity(
         index=index, name=f"Person {index}", seed=index * 7 + 5,

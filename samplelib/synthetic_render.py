@@ -8,6 +8,7 @@ direction map (a fixed cost whatever the frame) and looked up per pixel together
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from samplelib.synthetic_head import CENTRE, GRID, MM, REACH, Floats, Shape
 from samplelib.synthetic_person import Scene
 
 AIM = np.array([0.0, -20.0, 12.0], np.float32)  # what the camera keeps in the middle of the frame
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 PIVOT = np.array([0.0, 10.0, 70.0], np.float32)
 
 
@@ -63,36 +65,50 @@ class Camera:
 class Hits:
     """What each pixel of a box of the frame sees of the head."""
 
-    box: tuple[int, int, int, int]  # left, top, right, bottom
+    box: Box
     u: Floats
     v: Floats
     cover: Floats  # 0..1, soft over one pixel at the outline
 
 
-def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, haste: float) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Sphere tracing: start (3,), ray (3, h, w), depth t (h, w) -> depth, u, v, distance in mm to the surface, the
-    smallest distance met on the way.
+class _Trail(NamedTuple):
+    """Where rays have come to: depth to go on from; map position and distance in mm where they were nearest."""
+
+    t: Floats
+    u: Floats
+    v: Floats
+    gap: Floats
+
+
+def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, haste: float) -> _Trail:
+    """Sphere tracing from `start` (3,) along `ray` (3, h, w), beginning at depths t (h, w).
 
     Steps are lengthened by the secant rule up to `haste` times: 1 never jumps over a thin ridge, 4 settles quickly.
     """
     scale, shift = np.float32(GRID / (2 * REACH)), np.float32(GRID / 2 - 0.5)
     far = np.float32(np.linalg.norm(start) + 150.0)
     x, y, z = (np.empty_like(t) for _ in range(3))
+    best = _Trail(t, x, y, np.full_like(t, np.inf))
+    before = stride = best.gap
     for i in range(steps):
         for axis, target in enumerate((x, y, z)):
             np.multiply(ray[axis], t, out=target)
             target += start[axis]
-        long = cv2.sqrt(x * x + y * y + z * z)
+        long = np.sqrt(x * x + y * y + z * z)
         z -= long
         z *= -long
-        factor = cv2.sqrt(np.float32(2.0) / np.maximum(z, np.float32(1e-3)))
+        factor = np.sqrt(np.float32(2.0) / np.maximum(z, np.float32(1e-3)))
         x *= factor
         y *= factor
-        here = cv2.remap(relief, x * scale + shift, y * scale + shift, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        here = cv2.remap(relief, x * scale + shift, y * scale + shift, cv2.INTER_LINEAR,
+                         borderMode=cv2.BORDER_REPLICATE)
         gap = (long - here[..., 0]) * here[..., 1]
-        if i == steps - 1:
-            break
-        closest = gap if i == 0 else np.minimum(closest, gap)
+        if i == 0:
+            best = _Trail(t, x.copy(), y.copy(), gap.copy())
+        else:
+            nearer = gap < best.gap
+            for kept, new in ((best.u, x), (best.v, y), (best.gap, gap)):
+                np.copyto(kept, new, where=nearer)
         if i == 0 or haste == 1.0:
             stride = gap
         else:
@@ -101,7 +117,7 @@ def _march(relief: Floats, start: Floats, ray: Floats, t: Floats, steps: int, ha
             stride = gap * np.clip(stride / (gained + np.float32(1e-6)), 1.0, haste)
         before = gap
         t = np.minimum(t + stride, far)
-    return t, x, y, gap, np.minimum(closest, gap)
+    return best._replace(t=t)
 
 
 def _relief(shape: Shape, normals: Floats) -> Floats:
@@ -129,12 +145,12 @@ class _Rays:
         self.turn = camera.turn.T.astype(np.float32)
         self.eye = self.turn @ np.array([0, 0, -camera.distance], np.float32) + PIVOT - CENTRE
 
-    def __call__(self, box: tuple[int, int, int, int], pitch: int) -> Floats:
+    def __call__(self, box: Box, pitch: int) -> Floats:
         """(3, h, w) directions with unit depth for every `pitch`-th pixel of left, top, right, bottom."""
         left, top, right, bottom = box
         half = (pitch - 1) / 2
-        dx = (np.arange(left + half, right + half, pitch, np.float32) - self.centre[0]) / self.focal
-        dy = (np.arange(top + half, bottom + half, pitch, np.float32) - self.centre[1])[:, None] / self.focal
+        dx = (np.arange(left, right, pitch, dtype=np.float32) + (half - self.centre[0])) / self.focal
+        dy = (np.arange(top, bottom, pitch, dtype=np.float32) + (half - self.centre[1]))[:, None] / self.focal
         t = self.turn
         return np.stack([t[k, 0] * dx + (t[k, 1] * dy + t[k, 2]) for k in range(3)]).astype(np.float32)
 
@@ -146,29 +162,30 @@ def cast(shape: Shape, normals: Floats, camera: Camera, size: int) -> Hits:
     mid = camera.project(CENTRE[None])[0]
     wide = reach * camera.pixels * camera.distance / (camera.distance - reach) + 2
     left, top = (max(0, int(m - wide)) for m in mid)
-    box = (left, top, *(low + -(-(min(size, int(m + wide) + 1) - low) // 8) * 8 for m, low in zip(mid, (left, top), strict=True)))
-    nearest = np.ones((3, 3), np.uint8)
+    right, bottom = (min(size, int(m + wide) + 1) for m in mid)
+    box = left, top, left + -(-(right - left) // 8) * 8, top + -(-(bottom - top) // 8) * 8
     ray = rays(box, 8)
-    t = np.full(ray.shape[1:], camera.distance - reach - 30.0, np.float32)
-    for pitch, steps, haste in ((8, 22, 1.0), (4, 8, 1.2), (2, 4, 2.0), (1, 3, 2.0)):
-        if pitch < 8:
-            if pitch == 2:
-                box, cut = _tighten(box, t + gap < camera.distance + 45.0)
-                t, gap = t[cut], gap[cut]
-            t = cv2.erode(t + gap, nearest)
-            t = cv2.resize(t, (t.shape[1] * 2, t.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
-            ray = rays(box, pitch)
-        t, u, v, gap, closest = _march(relief, rays.eye, ray, t, steps, haste)
-    _finish(relief, rays.eye, ray, t, camera, (u, v, gap))
-    cover = np.clip(1.9 - np.minimum(gap, closest) * camera.pixels * 1.3, 0.0, 1.0)
+    start: Floats = np.full(ray.shape[1:], camera.distance - reach - 30.0, np.float32)
+    trail = _march(relief, rays.eye, ray, start, 22, 1.0)
+    for pitch, steps, haste in ((4, 8, 1.2), (2, 4, 2.0), (1, 3, 2.0)):
+        t: Floats = trail.t
+        if pitch == 2:
+            box, cut = _tighten(box, t < camera.distance + 45.0)
+            t = t[cut]
+        t = cv2.erode(t, np.ones((3, 3), np.uint8))
+        t = cv2.resize(t, (t.shape[1] * 2, t.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
+        ray = rays(box, pitch)
+        trail = _march(relief, rays.eye, ray, t, steps, haste)
+    _finish(relief, rays.eye, ray, trail, camera)
+    cover: Floats = np.clip(1.9 - trail.gap * (camera.pixels * 1.3), 0.0, 1.0)
     cover = cv2.morphologyEx(cover, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     cover = np.minimum(cv2.GaussianBlur(cover, (3, 3), 0) * 1.1, 1.0)
     left, top, right, bottom = box[0], box[1], min(box[2], size), min(box[3], size)
     inside = slice(0, bottom - top), slice(0, right - left)
-    return Hits((left, top, right, bottom), u[inside], v[inside], cover[inside])
+    return Hits((left, top, right, bottom), trail.u[inside], trail.v[inside], cover[inside])
 
 
-def _tighten(box: tuple[int, int, int, int], near: NDArray[np.bool_]) -> tuple[tuple[int, int, int, int], tuple[slice, slice]]:
+def _tighten(box: Box, near: NDArray[np.bool_]) -> tuple[Box, tuple[slice, slice]]:
     """The part of a box, seen at every 4th pixel, that holds the head with a margin."""
     rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     if not len(rows):
@@ -179,20 +196,18 @@ def _tighten(box: tuple[int, int, int, int], near: NDArray[np.bool_]) -> tuple[t
     return (left + 4 * x0, top + 4 * y0, left + 4 * x1, top + 4 * y1), (slice(y0, y1), slice(x0, x1))
 
 
-def _finish(relief: Floats, eye: Floats, ray: Floats, t: Floats, camera: Camera,
-            found: tuple[Floats, Floats, Floats]) -> None:
+def _finish(relief: Floats, eye: Floats, ray: Floats, trail: _Trail, camera: Camera) -> None:
     """Follows the few rays that still hang in the air (past the nose, along the temples) to their end, in place."""
-    u, v, gap = found
-    y, x = np.nonzero((gap > 0.6 / camera.pixels) & (t < camera.distance + 30.0))
+    y, x = np.nonzero((trail.gap > 0.6 / camera.pixels) & (trail.t < camera.distance + 30.0))
     if not len(y):
         return
     width = 256  # OpenCV's lookups take no row longer than 32767
     pick = np.resize(np.arange(len(y)), -(-len(y) // width) * width).reshape(-1, width)
     y, x = y[pick], x[pick]
-    _, far_u, far_v, far_gap, _ = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), t[y, x] + gap[y, x], 14, 3.0)
-    better = far_gap < gap[y, x]
+    end = _march(relief, eye, np.ascontiguousarray(ray[:, y, x]), trail.t[y, x], 14, 3.0)
+    better = end.gap < trail.gap[y, x]
     y, x = y[better], x[better]
-    u[y, x], v[y, x], gap[y, x] = far_u[better], far_v[better], far_gap[better]
+    trail.u[y, x], trail.v[y, x], trail.gap[y, x] = end.u[better], end.v[better], end.gap[better]
 
 
 def light_map(shape: Shape, scene: Scene, turn: Floats) -> tuple[Floats, Floats]:

@@ -21,7 +21,7 @@ NECK = np.array([0.0, 45.0, 92.0], np.float32)
 def backdrop(seed: int, size: int) -> Floats:
     """A room, a wall or a street out of focus: (size, size, 3) float32, 0..255, drawn from `seed`."""
     rng = np.random.Generator(np.random.Philox(seed))
-    small = np.empty((48, 48, 3), np.float32)
+    small: Floats = np.empty((48, 48, 3), np.float32)
     base = np.clip(rng.normal(115, 48) + rng.normal(0, 22, 3), 12, 235)
     y, x = (np.mgrid[:48, :48] / 47.0 - 0.5).astype(np.float32)
     tilt = rng.normal(0, 0.5, 2)
@@ -52,6 +52,11 @@ def _strands(seed: int) -> Floats:
     return cv2.resize(0.95 + 0.3 * fine + 0.24 * locks, (512, 96), interpolation=cv2.INTER_CUBIC)
 
 
+def _ring() -> Floats:
+    angle = np.linspace(0.0, 2 * np.pi, 36, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
 def _levels(camera: Camera, levels: Floats) -> tuple[Floats, Floats]:
     """Pixel rows of heights in mm, and the picture's x of the axis they turn about."""
     line = np.stack([np.full_like(levels, NECK[0]), levels, np.full_like(levels, NECK[2])], axis=1)
@@ -59,8 +64,9 @@ def _levels(camera: Camera, levels: Floats) -> tuple[Floats, Floats]:
     return at[:, 1], at[:, 0]
 
 
-def _drum(image: Floats, rows: Floats, middle: Floats, half: Floats, colour: Floats, light: Floats, scene: Scene) -> None:
-    """An upright round thing in place: rows (n,) pixels, middle and half width (n,) pixels, colour (3,) or (h, w, 3)."""
+def _drum(image: Floats, rows: Floats, middle: Floats, half: Floats, colour: Floats, light: Floats,
+          scene: Scene) -> None:
+    """An upright round thing in place: rows, middles, half widths (n,) in pixels; colour (3,) or (h, w, 3)."""
     size = image.shape[0]
     top, bottom = max(0, int(rows[0]) - 1), size
     if top >= size:
@@ -112,21 +118,23 @@ def _bust(image: Floats, who: Identity, scene: Scene, camera: Camera, light: Flo
     skin = np.asarray(who.skin, np.float32) * (0.93, 0.93, 0.97)
     chin = float(camera.project(np.array([[0, 77 + 20 * scene.mouth_open, 0]], np.float32))[0, 1])
     under = 0.5 + 0.5 * step((np.arange(size, dtype=np.float32) - chin) / camera.pixels, -25.0, 40.0)
-    _drum(image, rows, middle, half, np.broadcast_to((under[:, None, None] * skin).astype(np.float32), image.shape), light, scene)
+    shaded = np.broadcast_to((under[:, None, None] * skin).astype(np.float32), image.shape)
+    _drum(image, rows, middle, half, shaded, light, scene)
     levels = np.array([118, 126, 138, 152, 172, 200, 330], np.float32)
     rows, middle = _levels(body, levels)
     half = np.array([50, 66, 100, 138, 176, 204, 236], np.float32) * broad * camera.pixels
     _shirt(image, who, scene, rows, middle, half, light, camera.pixels)
 
 
-def _shirt(image: Floats, who: Identity, scene: Scene, rows: Floats, middle: Floats, half: Floats, light: Floats, pixels: float) -> None:
+def _shirt(image: Floats, who: Identity, scene: Scene, rows: Floats, middle: Floats, half: Floats, light: Floats,
+           pixels: float) -> None:
     """A round-necked shirt: the neck's skin stays visible in the opening."""
     size = image.shape[0]
-    opening = polygon(image.shape, cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 10) / 1000.0
-                      * np.array([52.0, 40.0]) * pixels + (middle[1], rows[1] - 2 * pixels))
+    opening = polygon(image.shape, _ring() * np.array([52.0, 40.0]) * pixels + (middle[1], rows[1] - 2 * pixels))
     kept = image.copy()
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    folds = 1.0 + 0.07 * np.sin((x - middle[2]) / (15 * pixels) + (y - rows[2]) / (34 * pixels)) * step(y, rows[3], rows[5])
+    wave = np.sin((x - middle[2]) / (15 * pixels) + (y - rows[2]) / (34 * pixels))
+    folds = 1.0 + 0.07 * wave * step(y, rows[3], rows[5])
     _drum(image, rows, middle, half, folds[..., None] * np.asarray(who.shirt, np.float32), light, scene)
     rim = cv2.GaussianBlur(opening, (0, 0), max(0.6, 2.0 * pixels))
     below = step(np.arange(size, dtype=np.float32), rows[0], rows[2])[:, None]
