@@ -69,7 +69,8 @@ def main(more: list[str]) -> int:
     pictures = sorted(path.name for path in model.glob(f"{NAME}_SAEHD_preview*.jpg"))
     print(f"\nModel:    {model} ({NAME}_SAEHD_*)")
     history = model / f"{NAME}_SAEHD_history"
-    print(f"Previews: {', '.join(pictures) or 'in the window'}{f'; as it learned: {history}' if history.is_dir() else ''}")
+    learned = f"; as it learned: {history}" if history.is_dir() else ""
+    print(f"Previews: {', '.join(pictures) or 'in the window'}{learned}")
     print(f"Faces:    {WORKSPACE / 'data_src'} (src), {WORKSPACE / 'data_dst'} (dst)")
     return 0
 
