@@ -5,8 +5,8 @@ Notable choices:
   of the update pass over them; elsewhere weights, gradients and moments are views of one flat buffer each, so an
   update is a handful of kernels whatever the number of tensors.
 - Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
-- The mask of learning rate dropout is a counter-based hash, a function of seed, iteration, tensor and element only:
-  it does not depend on device, chunks or what was drawn before, and costs half of drawing from a generator.
+- The mask of learning rate dropout is a counter-based hash of seed, iteration and element: it does not depend on chunks
+  or on what was drawn before, and costs a third of drawing from a generator.
 """
 
 from __future__ import annotations
