@@ -147,7 +147,8 @@ class ModelDir:
             raise ModelError(
                 f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy."
             ) from error
-        if not isinstance(part, dict) or not all(isinstance(array, (np.ndarray, np.generic)) for array in part.values()):
+        numeric = (np.ndarray, np.generic)
+        if not isinstance(part, dict) or not all(isinstance(array, numeric) for array in part.values()):
             raise ModelError(
                 f"{path}: is not a table of arrays, so it is not a part of a model. Restore it from a copy."
             )

@@ -306,7 +306,7 @@ def test_a_missing_part_is_asked_about(faces: Path, copy: Path, person: list[Per
     before = digest(copy)
     me = Person(command(faces, copy, "--silent-start", small=False))
     person.append(me)
-    me.answers("[n] inter is missing. Start it anew? ( y/n ?:help ) : ", "n")
+    me.answers("[n] inter is missing. Start it anew? ( y/n ?:help )", "n")
     assert me.code() == 1 and digest(copy) == before
     me = Person(command(faces, copy, "--silent-start", "--target-iter", "4", "--exit-at-target", small=False))
     person.append(me)
