@@ -102,7 +102,7 @@ def _to_map(u: Floats, v: Floats, size: int) -> Floats:
 
 
 def _gloss(scene: Scene) -> Floats:
-    return np.asarray(scene.key, np.float32) * np.float32(46.0)
+    return np.asarray(scene.key, np.float32) * np.float32(38.0)
 
 
 @lru_cache(maxsize=4)
@@ -133,21 +133,22 @@ def scenes(seed: int, count: int) -> list[Scene]:
 
 
 def frame_for(size: int, face_type: str) -> Frame:
-    """The frame from which an aligned picture of `size` pixels is cut without enlarging or, mostly, leaving it.
+    """The frame from which an aligned picture of `size` pixels is cut nearly without enlarging it and mostly
+    without leaving it.
 
     mark_only pictures are the frame itself (DFL does not align them).
     """
     if face_type == "mark_only":
         return Frame(size)
     crop = _CROP_MM[face_type]
-    span = crop * (1.45 if crop < 150 else 1.32)
-    return Frame(max(16, round(size * 1.04 * span / crop / 4) * 4), span, -0.12 if face_type == "head" else 0.0)
+    span = crop * (1.4 if crop < 150 else 1.26)
+    return Frame(max(16, round(size * 0.96 * span / crop / 4) * 4), span, -0.12 if face_type == "head" else 0.0)
 
 
 def aligned(rendered: Rendered, size: int, face_type: str) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
     """A frame's face cut out as DFL does: image (size, size, 3), mask (size, size), matrix frame to aligned (2, 3)."""
     matrix = transform_matrix(rendered.landmarks, size, face_type)
-    image = cv2.warpAffine(rendered.image, matrix, (size, size), flags=cv2.INTER_LANCZOS4)
+    image = cv2.warpAffine(rendered.image, matrix, (size, size), flags=cv2.INTER_CUBIC)
     mask = cv2.warpAffine(rendered.face_mask, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return image, mask, matrix
 

@@ -236,7 +236,7 @@ def _hair(who: Identity, image: Floats, rest: Floats, size: int, rng: np.random.
         np.float32), (1400, 1), interpolation=cv2.INTER_CUBIC), 40, axis=0) * 0.6
     strand = cv2.remap(fine.astype(np.float32), (angle + bend + np.pi).astype(np.float32) * (1399 / (2 * np.pi)),
                        (radius * 12 % 39).astype(np.float32), cv2.INTER_LINEAR)
-    edge = np.interp(rest[..., 1], [-95, -70], [2.2, 0.7]).astype(np.float32)
+    edge = np.interp(rest[..., 1], [-95, -70], [1.6, 0.7]).astype(np.float32)
     mask = step(h + edge * strand, -2.5 if who.hair_style != "buzz" else -5.0, 4.0)
     tone = 0.92 + 0.2 * strand + 0.25 * np.exp(-((rest[..., 1] + 112.0) / 16.0) ** 2) - 0.3 * np.exp(-(h / 5.0) ** 2)
     if who.hair_style == "buzz":

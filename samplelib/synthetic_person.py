@@ -99,7 +99,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     yaw = float(np.clip(rng.normal(0.0, 27.0), -60.0, 60.0))
     pitch = float(np.clip(rng.normal(0.0, 9.0), -25.0, 25.0))
     roll = float(np.clip(rng.normal(0.0, 6.0), -20.0, 20.0))
-    lids = float(rng.choice([0.0, 0.15, 0.35, 1.0], p=[0.6, 0.2, 0.12, 0.08]))
+    lids = float(rng.choice([0.0, 0.12, 0.3, 1.0], p=[0.27, 0.45, 0.2, 0.08]))
     wink = float(rng.choice([0.0, 1.0], p=[0.96, 0.04]))
     mouth = float(max(0.0, rng.beta(0.7, 1.6) * 1.2 - 0.15))
     smile = float(np.clip(rng.normal(0.25, 0.4), -0.35, 1.0))
@@ -123,11 +123,11 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 _ROWAN = Identity(
-    index=0, name="Rowan", seed=11, face_width=0.95, jaw_width=0.9, chin_width=0.97, face_length_mm=1.0, cheek_mm=2.0,
+    index=0, name="Rowan", seed=11, face_width=0.95, jaw_width=0.88, chin_width=0.94, face_length_mm=-0.5, cheek_mm=2.0,
     brow_ridge_mm=-1.5, eye_size=1.1, eye_gap_mm=1.0, eye_tilt_mm=1.6, lid_fold=0.8, brow_height_mm=2.0,
-    brow_arch_mm=2.2, brow_tilt_mm=1.0, brow_weight=0.62, nose_length_mm=-2.0, nose_width=0.82, nose_out_mm=-2.0,
-    nose_hump_mm=-1.2, mouth_width=0.94, lip_upper=1.15, lip_lower=1.12, ear_mm=7.0,
-    skin=(178.0, 199.0, 238.0), lip=(108.0, 92.0, 196.0), iris=(96.0, 150.0, 92.0), hair=(30.0, 66.0, 148.0),
+    brow_arch_mm=2.2, brow_tilt_mm=1.0, brow_weight=0.62, nose_length_mm=-3.5, nose_width=0.8, nose_out_mm=-4.0,
+    nose_hump_mm=-1.2, mouth_width=0.94, lip_upper=0.92, lip_lower=1.04, ear_mm=7.0,
+    skin=(168.0, 192.0, 234.0), lip=(104.0, 90.0, 188.0), iris=(96.0, 150.0, 92.0), hair=(30.0, 66.0, 148.0),
     brow=(48.0, 78.0, 130.0), shirt=(128.0, 118.0, 52.0), lashes=1.0, blush=0.75, freckles=0.8, lines=0.05,
     hair_style="long", hairline_mm=-2.0, hair_volume_mm=15.0, part=-0.28,
 )

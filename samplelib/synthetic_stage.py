@@ -22,7 +22,7 @@ def backdrop(seed: int, size: int) -> Floats:
     """A room, a wall or a street out of focus: (size, size, 3) float32, 0..255, drawn from `seed`."""
     rng = np.random.Generator(np.random.Philox(seed))
     small: Floats = np.empty((48, 48, 3), np.float32)
-    base = np.clip(rng.normal(115, 48) + rng.normal(0, 22, 3), 12, 235)
+    base = np.clip(rng.normal(118, 45) + rng.normal(0, 17, 3), 12, 235)
     y, x = (np.mgrid[:48, :48] / 47.0 - 0.5).astype(np.float32)
     tilt = rng.normal(0, 0.5, 2)
     small[:] = base * (1.0 + tilt[0] * x + tilt[1] * y)[..., None]
@@ -30,15 +30,17 @@ def backdrop(seed: int, size: int) -> Floats:
     if kind == 1:  # blurred lights
         for _ in range(int(rng.integers(5, 14))):
             at, r = rng.uniform(0, 48, 2), rng.uniform(1.5, 6)
-            tint = np.clip(base + rng.normal(30, 60, 3), 0, 255)
+            tint = np.clip(base + rng.normal(35, 45) + rng.normal(0, 22, 3), 0, 255)
             cv2.circle(small, (int(at[0]), int(at[1])), int(r), tint.tolist(), -1, cv2.LINE_AA)
     elif kind == 2:  # shelves, doors, windows
         for _ in range(int(rng.integers(3, 9))):
             a = rng.integers(0, 48, 2)
             b = a + rng.integers(4, 26, 2)
-            cv2.rectangle(small, a.tolist(), b.tolist(), np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist(), -1)
+            tint = np.clip(base + rng.normal(0, 40) + rng.normal(0, 16, 3), 0, 255)
+            cv2.rectangle(small, a.tolist(), b.tolist(), tint.tolist(), -1)
     elif kind == 3:  # leaves or cloth
-        small += cv2.resize(rng.normal(0, 26, (10, 10, 3)).astype(np.float32), (48, 48), interpolation=cv2.INTER_CUBIC)
+        leaves = rng.normal(0, 22, (10, 10, 1)) + rng.normal(0, 9, (10, 10, 3))
+        small += cv2.resize(leaves.astype(np.float32), (48, 48), interpolation=cv2.INTER_CUBIC)
     small = cv2.GaussianBlur(small, (0, 0), float(rng.uniform(0.6, 2.5)))
     return np.clip(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), 3, 250)
 
@@ -144,24 +146,24 @@ def _shirt(image: Floats, who: Identity, scene: Scene, rows: Floats, middle: Flo
 
 def _hanging(image: Floats, who: Identity, scene: Scene, camera: Camera, light: Floats, behind: bool) -> None:
     """Long hair as an open tube about the neck: its far inside (`behind`), or the parts that hang in front."""
-    levels = np.array([-60, -20, 20, 60, 95, 125, 150, 172], np.float32)
+    levels = np.array([-60, -20, 20, 60, 95, 125, 150, 176], np.float32)
     line = np.stack([np.zeros_like(levels), levels, np.full_like(levels, 80.0)], axis=1)
     at = camera.project(line)
     volume = who.hair_volume_mm
-    wide = (np.array([70, 74, 76, 78, 82, 84, 82, 74], np.float32) * who.face_width + volume) * camera.pixels
+    wide = (np.array([70, 74, 76, 78, 82, 84, 80, 58], np.float32) * who.face_width + volume) * camera.pixels
     deep = (np.array([88, 92, 84, 74, 70, 68, 66, 60], np.float32) + volume * 0.5) * camera.pixels
     yaw = np.deg2rad(scene.yaw)
     cy, sy = float(np.cos(yaw)), float(np.sin(yaw))
     half = np.sqrt((wide * cy) ** 2 + (deep * sy) ** 2)
     size = image.shape[0]
     strand = cv2.resize(_strands(who.seed), (max(8, int(2.1 * half.max())), max(8, int(at[-1, 1] - at[0, 1]) + 8)))
-    colour = np.ones((size, size), np.float32)
     top, left = int(at[0, 1]), int(at[3, 0] - strand.shape[1] / 2)
     y0, y1, x0, x1 = max(0, top), min(size, top + strand.shape[0]), max(0, left), min(size, left + strand.shape[1])
     if y0 >= y1 or x0 >= x1:
         return
-    colour[y0:y1, x0:x1] = strand[y0 - top:y1 - top, x0 - left:x1 - left]
-    tint = colour[..., None] * np.asarray(who.hair, np.float32) * (0.45 if behind else 1.0)
+    tint = np.zeros((size, size, 3), np.float32)
+    shade = np.asarray(who.hair, np.float32) * np.float32(0.45 if behind else 1.0)
+    np.multiply(strand[y0 - top:y1 - top, x0 - left:x1 - left, None], shade, out=tint[y0:y1, x0:x1])
     if behind:
         _drum(image, at[:, 1], at[:, 0], half, tint, light, scene)
         return

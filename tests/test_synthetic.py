@@ -202,3 +202,5 @@ def test_wrong_arguments_are_refused() -> None:
         identity(-1)
     with pytest.raises(ValueError, match="16 pixels"):
         render(identity(0), PLAIN, 8)
+    with pytest.raises(ValueError, match="outside the frame"):
+        render(identity(0), replace(PLAIN, offset=(3.0, 0.0)), 256)
