@@ -59,6 +59,6 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(f"demo-faces: {error}", style="red", highlight=False, markup=False)
         return 2
-    people = "two made-up people" if args.workspace else f"a made-up person ({identity(args.identity).name})"
+    people = "each of two made-up people" if args.workspace else f"a made-up person ({identity(args.identity).name})"
     console.print(f"Wrote {args.count} faces of {people} to {args.output_dir}", highlight=False, markup=False)
     return 0
