@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
                 drawn = task.swap(exact.dst).face.numpy(force=True)
                 recent = task.data.loss_history.array()[-100:].mean(0)
                 losses = dict(zip(task.loss_names, np.round(recent, 4).tolist(), strict=True))
-                error = round(swap_error(drawn, exact.swap, face), 3)
-                _report(args, {**base, "iteration": task.iteration, "error": error, **losses})
+                measured = round(swap_error(drawn, exact.swap, face), 3)
+                _report(args, {**base, "iteration": task.iteration, "error": measured, **losses})
     return 0
 
 

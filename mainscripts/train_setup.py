@@ -6,6 +6,7 @@ Facesets are opened first and nothing is written here, so that every mistake is 
 from __future__ import annotations
 
 import argparse
+import functools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,10 +47,15 @@ def open_facesets(args: argparse.Namespace, say: Say) -> dict[str, Faceset]:
     facesets = {}
     folders: dict[str, Path] = {"src": args.training_data_src_dir, "dst": args.training_data_dst_dir}
     for side, folder in folders.items():
-        facesets[side] = Faceset.open(folder, lambda text, side=side: say(f"{side}: {text}"))
+        tell = functools.partial(_say_of, say, side)
+        facesets[side] = Faceset.open(folder, tell)
         for line in facesets[side].summary():
-            say(f"{side}: {line}")
+            tell(line)
     return facesets
+
+
+def _say_of(say: Say, side: str, text: str) -> None:
+    say(f"{side}: {text}")
 
 
 def find_spec(class_name: str) -> ModelSpec:
