@@ -20,7 +20,7 @@ from core.imagelib import warp as warping
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
 from facelib.facetype import FACE_TYPES
-from samplelib.faceset import Faceset, FacesetError, FaceReadError, Sample, decode_mask, read_face
+from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
 
 Array = npt.NDArray[np.float32]
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 import cv2
@@ -85,7 +86,7 @@ def hello(faces: str, faces_layout: Layout, ring: str, slots: int, requests: Map
           batch_size: int, seed: int) -> dict[str, Any]:
     """The first message to a worker: handles and layouts of both buffers, and what to make."""
     return {
-        "parent": os.getpid(), "faces": faces, "faces_layout": faces_layout.plain(), "ring": ring, "slots": slots,
+        "parent": os.getpid(), "folder": str(Path.cwd()), "faces": faces, "faces_layout": faces_layout.plain(), "ring": ring, "slots": slots,
         "requests": {side: asdict(request) for side, request in requests.items()},
         "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
@@ -140,6 +141,7 @@ def main() -> None:
     if not first:
         return
     message = json.loads(first)
+    os.chdir(message["folder"])  # what relative paths of faces start from
     if sys.platform != "win32":
         threading.Thread(target=_end_with, args=(message["parent"],), daemon=True).start()
     try:
