@@ -82,8 +82,10 @@ class Task(ABC):
         unreadable part, PartError for one that does not fit; nothing on disk is changed.
         """
         directory = ModelDir(folder, name, self.spec.name)
-        data = directory.read_data()
         missing = directory.missing(self.network_parts)
+        # Weights are sometimes passed on without their record: they start at iteration 0.
+        recorded = directory.data_path.exists() or len(missing) == len(self.network_parts)
+        data = directory.read_data() if recorded else ModelData()
         unwanted = sorted(set(missing) - set(reinit))
         if unwanted:
             raise ModelError(
@@ -96,6 +98,8 @@ class Task(ABC):
             if part is not None:
                 parts[stem] = part
         notes = [f"{directory.part_path(stem).name} is missing: {stem} starts anew." for stem in missing]
+        if not recorded:
+            notes.append(f"{directory.data_path.name} is missing: weights only, counting from iteration 0.")
         notes += self.load_parts(parts)
         self.data = data
         self.data.options = {**data.options, **self.values.chosen}

@@ -104,6 +104,18 @@ def test_optimizer_files_that_are_absent_or_of_the_other_kind(tmp_path: Path) ->
     assert len(task.load(tmp_path, "a")) == 1
 
 
+def test_weights_without_their_record(tmp_path: Path) -> None:
+    spec = MODELS["SAEHD"]
+    task = spec.build(spec.resolve(SMALL), seed=1)
+    task.step(batch())
+    task.save(tmp_path, "a")
+    (tmp_path / "a_SAEHD_data.dat").unlink()
+    (tmp_path / "a_SAEHD_src_dst_opt.npy").unlink()
+    other = spec.build(spec.resolve(SMALL), seed=2)
+    assert "counting from iteration 0" in " ".join(other.load(tmp_path, "a")) and other.iteration == 0
+    assert (other.parts()["inter"]["dense1/weight:0"] == task.parts()["inter"]["dense1/weight:0"]).all()
+
+
 def test_precision_that_is_not_offered() -> None:
     spec = MODELS["SAEHD"]
     with pytest.raises(OptionError, match="allowed is full"):
