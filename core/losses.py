@@ -17,6 +17,7 @@ C1, C2 = 0.01**2, 0.03**2  # SSIM's constants (Wang et al. 2004) for a dynamic r
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls that may need gradients
 def _valid_bands(length: int, size: int, device: torch.device) -> Tensor:
     """(length, length - size + 1): DSSIM's window, sigma 1.5 about (size-1)/2, moved over `length` pixels."""
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
@@ -24,6 +25,7 @@ def _valid_bands(length: int, size: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls that may need gradients
 def _same_bands(length: int, radius: float, device: torch.device) -> Tensor:
     """(length, length): Gaussian of sigma `radius`, size max(3, int(4 radius)) made odd, zero padding."""
     size = max(3, int(4 * radius))
@@ -35,9 +37,8 @@ def _same_bands(length: int, radius: float, device: torch.device) -> Tensor:
 
 def _bands(window: Tensor, length: int, padding: int) -> Tensor:
     """The matrix M for which x @ M correlates rows of x, zero padded on both sides, with `window`."""
-    identity = torch.eye(length, dtype=torch.float64).unsqueeze(1)
-    padded = torch.nn.functional.pad(identity, (padding, padding))
-    return padded.unfold(2, len(window), 1).squeeze(1).matmul(window).float()
+    padded = torch.nn.functional.pad(torch.eye(length, dtype=torch.float64), (padding, padding))
+    return padded.unfold(1, len(window), 1).matmul(window).float()
 
 
 def _blur(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

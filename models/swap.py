@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core import losses
-from core.batch import Batch, Page, Swap
+from core.batch import ARRAYS, Batch, Page, Swap
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, load_state, misfit, named_tensors, state
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -101,14 +101,19 @@ class SwapTask(Task):
             dropout=LrDropout(seed) if slow else None,
         )
 
-    def upload(self, array: Any) -> Tensor:
-        """An array or tensor on the task's device, float32."""
+    def upload(self, array: Any, name: str) -> Tensor:
+        """The array `name` of a sample, (N, C, H, W), on the task's device in float32. Raises ValueError for another
+        shape or for whole numbers, which would not be [0, 1]."""
         tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        wanted = (ARRAYS[name], self.values["resolution"], self.values["resolution"])
+        if tuple(tensor.shape[1:]) != wanted or not tensor.is_floating_point():
+            sizes = ", ".join(map(str, wanted))
+            raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
         return tensor.to(self.device, torch.float32, non_blocking=True)
 
     def both(self, batch: Batch, name: str) -> Tensor:
         """(2N, C, H, W): the arrays `name` of src, then of dst."""
-        return torch.cat([self.upload(batch[side][name]) for side in SIDES])
+        return torch.cat([self.upload(batch[side][name], name) for side in SIDES])
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         self.optimizer.zero_grad()
@@ -138,7 +143,7 @@ class SwapTask(Task):
     @torch.inference_mode()
     def swap(self, images: Any) -> Swap:
         """The swap of dst images, on the task's device."""
-        x = self.upload(images).contiguous(memory_format=CHANNELS_LAST)
+        x = self.upload(images, "target").contiguous(memory_format=CHANNELS_LAST)
         code = self.net.swap_code(x)
         face, src_mask = self.net.decode(code, "src")
         return Swap(face, src_mask, self.net.decode(self.net.code(x, "dst"), "dst")[1])
@@ -152,8 +157,11 @@ class SwapTask(Task):
         """
         resolution, title = self.values["resolution"], self.spec.name
         count = min(4, CELLS_HEIGHT // resolution, len(batch.src.target))
-        src, dst = (self.upload(batch[side].target[:count]).contiguous(memory_format=CHANNELS_LAST) for side in SIDES)
-        src_mask, dst_mask = (self.upload(batch[side].mask[:count]) for side in SIDES)
+        src, dst, src_mask, dst_mask = (
+            self.upload(batch[side][name][:count], name).contiguous(memory_format=CHANNELS_LAST)
+            for name in ("target", "mask")
+            for side in SIDES
+        )
         ss, _ = self.net.decode(self.net.code(src, "src"), "src")
         dd, dd_mask = self.net.decode(self.net.code(dst, "dst"), "dst")
         sd, sd_mask = self.net.decode(self.net.swap_code(dst), "src")

@@ -120,3 +120,11 @@ def test_losses_read_any_memory_layout() -> None:
     a, b = random(2, 3, 64, 64), random(2, 3, 64, 64, seed=1)
     last = losses.image_loss(a.to(memory_format=torch.channels_last), b.to(memory_format=torch.channels_last), 64)
     torch.testing.assert_close(last, losses.image_loss(a, b, 64))
+
+
+def test_a_window_made_without_gradients_serves_a_later_backward_pass() -> None:
+    a, b = random(1, 3, 71, 71), random(1, 3, 71, 71, seed=1)
+    with torch.inference_mode():
+        losses.image_loss(a, b, 71)
+    losses.image_loss(a, b.requires_grad_(), 71).sum().backward()
+    assert b.grad is not None

@@ -232,7 +232,7 @@ def test_both_sides_in_one_batch_draw_what_each_side_draws_alone() -> None:
         with torch.no_grad():
             faces, masks = task.net.decode_both(task.net.codes(task.both(batch, "target")))
             for side, half in (("src", slice(0, 2)), ("dst", slice(2, 4))):
-                face, mask = task.net.decode(task.net.code(task.upload(batch[side].target), side), side)
+                face, mask = task.net.decode(task.net.code(task.upload(batch[side].target, "target"), side), side)
                 torch.testing.assert_close(faces[half], face, rtol=0, atol=2e-6)
                 torch.testing.assert_close(masks[half], mask, rtol=0, atol=2e-6)
 
@@ -275,6 +275,14 @@ def test_tensors_and_read_only_arrays_are_taken_too() -> None:
         for _, array in batch[side].items():
             array.flags.writeable = False
     assert small("df").step(batch) == small("df").step(tensors)
+
+
+def test_images_of_another_size_or_kind_are_refused() -> None:
+    task = small("df")
+    with pytest.raises(ValueError, match=r"target: got \(1, 3, 96, 96\) .*expected \(N, 3, 64, 64\) float"):
+        task.swap(np.zeros((1, 3, 96, 96), np.float32))
+    with pytest.raises(ValueError, match="uint8"):
+        task.swap(np.zeros((1, 3, 64, 64), np.uint8))
 
 
 def test_parts_that_do_not_fit_are_named_and_nothing_changes() -> None:
