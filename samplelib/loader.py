@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
@@ -80,6 +79,7 @@ class Loader:
             for side, faces in facesets.items()
         }
         self._closed = False
+        self._lent: int | None = None  # the ring slot whose views the caller holds
         self._pool: Pool | None = None
         self._buffers: list[SharedBuffer] = []
         self._layout = layout(requests, batch_size)
@@ -158,11 +158,10 @@ class Loader:
         self._buffers.append(ring)
         self._slots = [self._layout.views(ring.map, slot * self._layout.size) for slot in range(count)]
         self._left = [0] * count
-        self._lent: int | None = None
         self._ordered = self.position
         samples = self._batch_size * len(self._requests)
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
-        message = hello(faces.handle, faces_layout, ring.handle, count, self._requests, self._batch_size, seed)
+        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed)
         self._pool = Pool(workers, message, self._buffers)
         for number in range(self.position, self.position + count):
             self._order_batch(number % count)
@@ -214,9 +213,6 @@ class Loader:
                 number = self.position * self._batch_size + row
                 rows = {name: arrays[f"{side}/{name}"][row] for name in request.names}
                 try:
-                    self._maker.make(
-                        side, number, self._orders[side][number], rows,
-                        lambda index, reason, side=side: self._tell(side, index, reason),
-                    )  # fmt: skip
+                    self._maker.make(side, number, self._orders[side][number], rows, self._tell)
                 except NoUsableFaces as error:
                     raise LoaderError(str(error)) from None

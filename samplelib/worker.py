@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
-from samplelib.faceset import Faceset, FaceReadError
+from samplelib.faceset import FaceReadError, Faceset
 from samplelib.process import load, process
 from samplelib.sampling import generator
-from samplelib.sharedbuf import Layout, attach
+from samplelib.sharedbuf import Layout, SharedBuffer, attach
 
 Rows = Mapping[str, npt.NDArray[np.float32]]
 """Where a sample goes: name -> (C, H, W) view of a batch."""
@@ -34,6 +34,16 @@ Rows = Mapping[str, npt.NDArray[np.float32]]
 
 class NoUsableFaces(Exception):
     """Not one face of a side can be decoded."""
+
+
+class Broken:
+    """Collects what `Maker.make` reports."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, int, str]] = []
+
+    def add(self, side: str, index: int, reason: str) -> None:
+        self.found.append((side, index, reason))
 
 
 class Maker:
@@ -45,10 +55,10 @@ class Maker:
         self._seed = seed
         self._broken: dict[str, set[int]] = {side: set() for side in facesets}
 
-    def make(self, side: str, number: int, index: int, rows: Rows, report: Callable[[int, str], None]) -> None:
+    def make(self, side: str, number: int, index: int, rows: Rows, report: Callable[[str, int, str], None]) -> None:
         """Write sample `number` of a side, face `index`, into `rows`.
 
-        A face whose pixels cannot be decoded is told to `report` (index, reason) and replaced by the next one of
+        A face whose pixels cannot be decoded is told to `report` (side, index, reason) and replaced by the next one of
         the set, which depends on nothing but the files. Raises NoUsableFaces when there is none.
         """
         faceset, broken = self._facesets[side], self._broken[side]
@@ -61,7 +71,7 @@ class Maker:
                 pixels = load(sample)
             except FaceReadError as error:
                 broken.add(candidate)
-                report(candidate, str(error))
+                report(side, candidate, str(error))
                 continue
             rng = generator(self._seed, "affine", side, number)
             bend_rng = generator(self._seed, "bend", side, number)
@@ -82,14 +92,27 @@ def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
     )
 
 
-def hello(faces: str, faces_layout: Layout, ring: str, slots: int, requests: Mapping[str, SampleRequest],
-          batch_size: int, seed: int) -> dict[str, Any]:
-    """The first message to a worker: handles and layouts of both buffers, and what to make."""
+def hello(
+    faces: SharedBuffer,
+    faces_layout: Layout,
+    ring: SharedBuffer,
+    slots: int,
+    requests: Mapping[str, SampleRequest],
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The first message to a worker: where the faces and the ring of `slots` batches are, and what to make."""
     return {
-        "parent": os.getpid(), "folder": str(Path.cwd()), "faces": faces, "faces_layout": faces_layout.plain(), "ring": ring, "slots": slots,
+        "parent": os.getpid(),
+        "folder": str(Path.cwd()),
+        "faces": faces.handle,
+        "faces_layout": faces_layout.plain(),
+        "ring": ring.handle,
+        "slots": slots,
         "requests": {side: asdict(request) for side, request in requests.items()},
-        "batch_size": batch_size, "seed": seed,
-    }  # fmt: skip
+        "batch_size": batch_size,
+        "seed": seed,
+    }
 
 
 def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> None:
@@ -107,18 +130,15 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)
-        side, broken = job["side"], list[tuple[str, int, str]]()
+        side, broken = job["side"], Broken()
         for place, index in enumerate(job["indexes"]):
             rows = {name: slots[job["slot"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
             try:
-                maker.make(
-                    side, job["number"] + place, index, rows,
-                    lambda i, reason, side=side, broken=broken: broken.append((side, i, reason)),
-                )  # fmt: skip
+                maker.make(side, job["number"] + place, index, rows, broken.add)
             except NoUsableFaces as error:
                 _answer(answers, {"fatal": str(error)})
                 return
-        _answer(answers, {"broken": broken})
+        _answer(answers, {"broken": broken.found})
 
 
 def _answer(answers: IO[bytes], message: dict[str, Any]) -> None:

@@ -220,9 +220,9 @@ def test_a_faceset_without_a_whole_picture_is_an_error(tmp_path: Path, workers: 
     folder = make_folder(tmp_path / "faces", 2)
     damage(folder, 0)
     damage(folder, 1)
-    with open_loader({"src": folder}, workers, warn=lambda text: None) as loader:
-        with pytest.raises(LoaderError, match="none of the 2 faces of src can be decoded"):
-            next(loader)
+    loader = open_loader({"src": folder}, workers, warn=lambda text: None)
+    with loader, pytest.raises(LoaderError, match="none of the 2 faces of src can be decoded"):
+        next(loader)
 
 
 def test_broken_faces_of_strangers_do_no_harm(shared: Path) -> None:

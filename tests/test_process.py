@@ -13,7 +13,7 @@ from core.batch import SampleRequest
 from core.imagelib import warp
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
-from samplelib.faceset import Faceset, FacesetError, FaceReadError
+from samplelib.faceset import FaceReadError, Faceset, FacesetError
 from samplelib.process import Pixels, check, load, process
 from samplelib.sampling import Order, generator, yaw_bins
 
@@ -76,7 +76,8 @@ def test_draws_are_spread_as_asked() -> None:
     angles = np.degrees(np.arctan2(matrices[:, 0, 1], matrices[:, 0, 0]))
     scales = np.hypot(matrices[:, 0, 0], matrices[:, 0, 1])
     centre = matrices[:, :, :2] @ np.array([50.0, 50.0]) + matrices[:, :, 2] - 50
-    for values, low, high in ((angles, -10, 10), (scales, 1 / 1.15, 1.15), (centre[:, 0], -5, 5), (centre[:, 1], -5, 5)):
+    x, y = centre.T
+    for values, low, high in ((angles, -10, 10), (scales, 1 / 1.15, 1.15), (x, -5, 5), (y, -5, 5)):
         assert low <= values.min() < low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) < values.max() <= high
         assert abs(values.mean() - (low + high) / 2) < 0.02 * (high - low)
@@ -141,7 +142,7 @@ def test_without_random_warp_the_input_is_the_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize("face_type", ["whole_face", "full_face", "half_face"])
 def test_landmarks_and_masks_move_with_the_picture(tmp_path: Path, face_type: str) -> None:
     size, resolution = 256, 96
-    points = mean_landmarks(size) + (9, -7)
+    points = mean_landmarks(size) + np.array((9, -7))
     hull = lm.hull_mask((size, size), points)
     sample = open_face(tmp_path, np.repeat((hull * 255).astype(np.uint8), 3, axis=2), points)
     dot = np.zeros((size, size, 3), np.float32)
@@ -202,7 +203,7 @@ def test_faces_that_show_too_little_are_refused_before_training(tmp_path: Path) 
 
 def test_mark_only_frames_are_aligned(tmp_path: Path) -> None:
     frame = np.zeros((200, 300, 3), np.uint8)
-    points = mean_landmarks(96) + (150, 60)
+    points = mean_landmarks(96) + np.array((150, 60))
     frame[60:156, 150:246] = noise(1, 96)
     sample = open_face(tmp_path, frame, points, "mark_only")
     made = run(sample, load(sample), SampleRequest(96, "whole_face", random_warp=False, **STILL))
@@ -213,11 +214,12 @@ def test_mark_only_frames_are_aligned(tmp_path: Path) -> None:
 
 def test_samples_look_like_recorded_ones(shared: Path) -> None:
     recorded = np.load(shared / "golden" / "genuine_saehd_df" / "_io.npz")
+    tolerances = {"warped": 0.1, "target": 0.1, "mask": 0.05, "mask_em": 0.03}
     for side, key in (("src", "in_gen0"), ("dst", "in_gen1")):
         faceset = Faceset.open(shared / "faces" / side / "aligned", silent)
         samples = [faceset.samples[i] for i in range(0, len(faceset), 12)]
         made = [run(s, load(s), SampleRequest(64, "half_face"), n) for n, s in enumerate(samples)]
-        for place, (name, tolerance) in enumerate((("warped", 0.1), ("target", 0.1), ("mask", 0.05), ("mask_em", 0.03))):
+        for place, (name, tolerance) in enumerate(tolerances.items()):
             mean = np.mean([m[name] for m in made])
             assert abs(mean - recorded[f"{key}_{place}"].mean()) < tolerance, (side, name, mean)
 
