@@ -136,10 +136,9 @@ def _eyes_mouth_mask(sample: Sample, full: Array) -> Array:
     """(h, w) in [0, 1]: soft eyes and mouth (as facelib.landmarks draws them), 0 where the full mask is."""
     points = sample.landmarks
     both = np.zeros(full.shape, np.float32)
-    add_soft_hulls(both, [points[36:42], points[42:48]])
-    add_soft_hulls(both, [points[60:68]])
-    np.minimum(both, 1, out=both)
-    both *= full > 0
+    regions = [add_soft_hulls(both, [points[36:42], points[42:48]]), add_soft_hulls(both, [points[60:68]])]
+    for region in regions:
+        both[region] = np.minimum(both[region], 1) * (full[region] > 0)
     return both
 
 

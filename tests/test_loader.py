@@ -195,6 +195,18 @@ def test_workers_that_never_come_up_end_the_loader(
             next(loader)
 
 
+def test_a_job_that_kills_every_worker_ends_the_loader(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, cv2; cv2.imdecode = lambda *given: os._exit(5)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told: list[str] = []
+    loader = open_loader(folders, 1, warn=told.append)
+    with loader, pytest.raises(LoaderError, match=r"exit code 5\), 3 times in a row"):
+        next(loader)
+    assert len(told) == 2
+
+
 def damage(folder: Path, number: int) -> None:
     """Cut the end of a face's picture off; its header stays."""
     path = sorted(folder.iterdir())[number]

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 
-def add_soft_hulls(canvas: npt.NDArray[np.float32], shapes: Sequence[npt.NDArray[Any]]) -> None:
+def add_soft_hulls(canvas: npt.NDArray[np.float32], shapes: Sequence[npt.NDArray[Any]]) -> tuple[slice, slice]:
     """Add the convex hulls of `shapes`, grown and blurred together, to `canvas` (h, w) float32, in place.
 
+    Returns the rows and columns outside which nothing was added (empty slices when all lies outside the canvas).
     shapes: points (n, 2) in pixels, truncated to whole ones. As DFL's eye and mouth masks: one dilation by an
     ellipse of h//32 px, Gaussian blur of h//16 px (made odd), sigma from the size. Equal to doing so on the whole
     canvas, but at 512 px twenty times as fast, since eyes are small.
@@ -25,9 +26,11 @@ def add_soft_hulls(canvas: npt.NDArray[np.float32], shapes: Sequence[npt.NDArray
     left, top = (int(v) for v in np.clip(points.min(0) - reach, 0, (width, height)))
     right, bottom = (int(v) for v in np.clip(points.max(0) + reach + 1, 0, (width, height)))
     if left >= right or top >= bottom:
-        return
+        return slice(0), slice(0)
     part = np.zeros((bottom - top, right - left), np.float32)
     for shape in whole:
         cv2.fillConvexPoly(part, cv2.convexHull(shape - np.array((left, top), np.int32)), (1,))
     grown = cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow)))
-    canvas[top:bottom, left:right] += cv2.GaussianBlur(grown, (blur, blur), 0)
+    region = slice(top, bottom), slice(left, right)
+    canvas[region] += cv2.GaussianBlur(grown, (blur, blur), 0)
+    return region
