@@ -8,20 +8,28 @@ Notable choices:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants (Wang et al. 2004) for a dynamic range of 1
+STRIP = 64  # columns of a banded matrix multiplied at a time: few zeros, still a product worth calling
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for later calls that may need gradients
-def _valid_bands(length: int, size: int, device: torch.device) -> Tensor:
-    """(length, length - size + 1): DSSIM's window, sigma 1.5 about (size-1)/2, moved over `length` pixels."""
+def _valid_bands(length: int, size: int, device: torch.device) -> tuple[Tensor, int]:
+    """(length, length - size + 1): DSSIM's window, sigma 1.5 about (size-1)/2, moved over `length` pixels; and how
+    many of its outermost weights are left out on either side."""
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    return _bands(torch.softmax(-(offset**2) / (2 * 1.5**2), 0), length, 0).to(device)
+    window = torch.softmax(-(offset**2) / (2 * 1.5**2), 0)
+    # Far below what float32 can add; further out they are denormal numbers, which processors multiply very slowly.
+    negligible = window < 1e-9
+    window[negligible] = 0
+    return _bands(window, length, 0).to(device), int(negligible.sum()) // 2
 
 
 @lru_cache(maxsize=64)
@@ -41,11 +49,60 @@ def _bands(window: Tensor, length: int, padding: int) -> Tensor:
     return padded.unfold(1, len(window), 1).matmul(window).float()
 
 
-def _blur(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H', W'): x with its rows multiplied by (W, W') and its columns by (H, H')."""
+def _strips(bands: Tensor, margin: int) -> Iterator[tuple[slice, slice]]:
+    """The rows and columns of a banded matrix that hold everything but zeros, a strip of columns at a time."""
+    length, outputs = bands.shape
+    for start in range(0, outputs, STRIP):
+        stop = min(start + STRIP, outputs)
+        yield slice(start + margin, stop + length - outputs - margin), slice(start, stop)
+
+
+class _AlongRows(torch.autograd.Function):
+    """(R, L) @ bands, leaving out the zeros: a blur then costs what its pixels cost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bands: Tensor, margin: int) -> Tensor:
+        ctx.bands, ctx.margin = bands, margin
+        out = x.new_empty(x.shape[0], bands.shape[1])
+        for rows, columns in _strips(bands, margin):
+            torch.mm(x[:, rows], bands[rows, columns], out=out[:, columns])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        result = gradient.new_zeros(gradient.shape[0], ctx.bands.shape[0])
+        for rows, columns in _strips(ctx.bands, ctx.margin):
+            result[:, rows].addmm_(gradient[:, columns], ctx.bands[rows, columns].t())
+        return result, None, None
+
+
+class _AlongColumns(torch.autograd.Function):
+    """bands.t() @ each (L, W) of (K, L, W), leaving out the zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bands: Tensor, margin: int) -> Tensor:
+        ctx.bands, ctx.margin = bands, margin
+        count, _, width = x.shape
+        out = x.new_empty(count, bands.shape[1], width)
+        for rows, columns in _strips(bands, margin):
+            torch.bmm(bands[rows, columns].t().expand(count, -1, -1), x[:, rows], out=out[:, columns])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        count, _, width = gradient.shape
+        result = gradient.new_zeros(count, ctx.bands.shape[0], width)
+        for rows, columns in _strips(ctx.bands, ctx.margin):
+            result[:, rows].baddbmm_(ctx.bands[rows, columns].expand(count, -1, -1), gradient[:, columns])
+        return result, None, None
+
+
+def _blur_valid(x: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, H - size + 1, W - size + 1): DSSIM's window at every place where it fits."""
     n, c, h, w = x.shape
-    wide = (x.reshape(-1, w) @ rows).view(n * c, h, -1)
-    return torch.matmul(columns.t(), wide).view(n, c, columns.shape[1], rows.shape[1])
+    wide = _AlongRows.apply(x.reshape(-1, w), *_valid_bands(w, size, x.device))
+    blurred: Tensor = _AlongColumns.apply(wide.view(n * c, h, -1), *_valid_bands(h, size, x.device))
+    return blurred.view(n, c, h - size + 1, w - size + 1)
 
 
 def gaussian_blur(x: Tensor, radius: float) -> Tensor:
@@ -53,18 +110,16 @@ def gaussian_blur(x: Tensor, radius: float) -> Tensor:
     if radius <= 0:
         return x
     height, width = x.shape[2:]
-    return _blur(x, _same_bands(width, radius, x.device), _same_bands(height, radius, x.device))
+    return _same_bands(height, radius, x.device).t() @ x @ _same_bands(width, radius, x.device)
 
 
 def dssim(a: Tensor, b: Tensor, size: int) -> Tensor:
     """(1 - SSIM) / 2 per sample and channel, (N, C), over a Gaussian window of `size` pixels, sigma 1.5, valid
     positions only (Wang et al. 2004, as DFL computes it). Gradients flow into `b`; into `a` too if it wants them."""
     n = a.shape[0]
-    height, width = a.shape[2:]
-    rows, columns = _valid_bands(width, size, a.device), _valid_bands(height, size, a.device)
     a, b = a - 0.5, b - 0.5  # variances do not care, and their subtractions cancel ten times less
-    mean_a = _blur(a, rows, columns)
-    maps = _blur(torch.cat((b, a * b, a * a + b * b)), rows, columns)
+    mean_a = _blur_valid(a, size)
+    maps = _blur_valid(torch.cat((b, a * b, a * a + b * b)), size)
     mean_b, mean_ab, mean_squares = maps[:n], maps[n : 2 * n], maps[2 * n :]
     product = 2 * mean_a * mean_b
     squares = mean_a.square() + mean_b.square()
