@@ -25,8 +25,8 @@ from samplelib.sharedbuf import Layout, SharedBuffer
 from samplelib.worker import Maker, NoUsableFaces, hello, layout
 
 MAX_WORKERS = 8
-RING_BYTES = 256 << 20
-MIN_SLOTS, MAX_SLOTS = 3, 16
+RING_BYTES = 128 << 20
+MIN_SLOTS, MAX_SLOTS = 3, 8
 MAX_JOB = 8
 SLOW_S = 30.0
 
