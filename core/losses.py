@@ -2,7 +2,7 @@
 
 Notable choices:
 - A Gaussian window is the outer product of two vectors, so every blur is two products with banded matrices: exact at
-  any radius, fast on every device, and differentiable without code of ours.
+  any radius and fast on every device. DSSIM's skip the zeros, and its gradient comes with its value.
 - Images are (N, C, H, W) in [0, 1], any memory layout; whatever the net runs in, losses run in float32.
 """
 
@@ -57,52 +57,83 @@ def _strips(bands: Tensor, margin: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start + margin, stop + length - outputs - margin), slice(start, stop)
 
 
-class _AlongRows(torch.autograd.Function):
-    """(R, L) @ bands, leaving out the zeros: a blur then costs what its pixels cost."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bands: Tensor, margin: int) -> Tensor:
-        ctx.bands, ctx.margin = bands, margin
-        out = x.new_empty(x.shape[0], bands.shape[1])
-        for rows, columns in _strips(bands, margin):
-            torch.mm(x[:, rows], bands[rows, columns], out=out[:, columns])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        result = gradient.new_zeros(gradient.shape[0], ctx.bands.shape[0])
-        for rows, columns in _strips(ctx.bands, ctx.margin):
-            result[:, rows].addmm_(gradient[:, columns], ctx.bands[rows, columns].t())
-        return result, None, None
-
-
-class _AlongColumns(torch.autograd.Function):
-    """bands.t() @ each (L, W) of (K, L, W), leaving out the zeros."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bands: Tensor, margin: int) -> Tensor:
-        ctx.bands, ctx.margin = bands, margin
-        count, _, width = x.shape
-        out = x.new_empty(count, bands.shape[1], width)
-        for rows, columns in _strips(bands, margin):
-            torch.bmm(bands[rows, columns].t().expand(count, -1, -1), x[:, rows], out=out[:, columns])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        count, _, width = gradient.shape
-        result = gradient.new_zeros(count, ctx.bands.shape[0], width)
-        for rows, columns in _strips(ctx.bands, ctx.margin):
-            result[:, rows].baddbmm_(ctx.bands[rows, columns].expand(count, -1, -1), gradient[:, columns])
-        return result, None, None
-
-
 def _blur_valid(x: Tensor, size: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, H - size + 1, W - size + 1): DSSIM's window at every place where it fits."""
-    n, c, h, w = x.shape
-    wide = _AlongRows.apply(x.reshape(-1, w), *_valid_bands(w, size, x.device))
-    blurred: Tensor = _AlongColumns.apply(wide.view(n * c, h, -1), *_valid_bands(h, size, x.device))
-    return blurred.view(n, c, h - size + 1, w - size + 1)
+    """(K, H, W) -> (K, H - size + 1, W - size + 1): DSSIM's window at every place where it fits."""
+    count, height, width = x.shape
+    bands, margin = _valid_bands(width, size, x.device)
+    bands = bands.to(x.dtype)
+    wide = x.new_empty(count * height, width - size + 1)
+    for rows, columns in _strips(bands, margin):
+        torch.mm(x.reshape(-1, width)[:, rows], bands[rows, columns], out=wide[:, columns])
+    wide = wide.view(count, height, -1)
+    bands, margin = _valid_bands(height, size, x.device)
+    bands = bands.to(x.dtype)
+    out = x.new_empty(count, height - size + 1, width - size + 1)
+    for rows, columns in _strips(bands, margin):
+        torch.bmm(bands[rows, columns].t().expand(count, -1, -1), wide[:, rows], out=out[:, columns])
+    return out
+
+
+def _spread(x: Tensor, size: int) -> Tensor:
+    """The transpose of `_blur_valid`: (K, H', W') -> (K, H' + size - 1, W' + size - 1)."""
+    count, height, width = x.shape
+    bands, margin = _valid_bands(height + size - 1, size, x.device)
+    bands = bands.to(x.dtype)
+    high = x.new_zeros(count, height + size - 1, width)
+    for rows, columns in _strips(bands, margin):
+        high[:, rows].baddbmm_(bands[rows, columns].expand(count, -1, -1), x[:, columns])
+    bands, margin = _valid_bands(width + size - 1, size, x.device)
+    bands = bands.to(x.dtype)
+    out = x.new_zeros(count * (height + size - 1), width + size - 1)
+    for rows, columns in _strips(bands, margin):
+        out[:, rows].addmm_(high.view(-1, width)[:, columns], bands[rows, columns].t())
+    return out.view(count, height + size - 1, width + size - 1)
+
+
+class _Dssim(torch.autograd.Function):
+    """DSSIM and, in the same pass over its maps, its gradient: a plane's value is one number, so backward only scales.
+
+    Images lose 0.5 first: variances do not care, and their subtractions then cancel ten times less.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, size: int) -> Tensor:
+        n, c, h, w = b.shape
+        planes = b.new_empty(4, n * c, h, w)
+        a_, b_, ab, squares = planes
+        torch.sub(a.reshape(-1, h, w), 0.5, out=a_)
+        torch.sub(b.reshape(-1, h, w), 0.5, out=b_)
+        torch.mul(a_, b_, out=ab)
+        torch.mul(a_, a_, out=squares).addcmul_(b_, b_)
+        mean_a, mean_b, mean_ab, mean_squares = _blur_valid(planes.view(-1, h, w), size).chunk(4)
+        # contrast = (2 mean_ab - 2 mean_a mean_b + C2) / (mean_squares - mean_a^2 - mean_b^2 + C2)
+        square_sum = (mean_a * mean_a).addcmul_(mean_b, mean_b)
+        contrast = mean_ab.addcmul_(mean_a, mean_b, value=-1).mul_(2).add_(C2)
+        divisor = mean_squares.sub_(square_sum).add_(C2)
+        contrast.div_(divisor)
+        # luminance = (2xy + C1) / (x^2 + y^2 + C1) of the true means x, y = mean + 0.5, as 1 - (x - y)^2 / (...)
+        brightness = square_sum.add_(mean_a).add_(mean_b).add_(0.5 + C1)
+        difference = mean_a - mean_b
+        loss = (difference * difference).div_(brightness)
+        luminance = 1 - loss
+        value = (1 - (luminance * contrast).mean((1, 2))) / 2
+        if ctx.needs_input_grad[1]:
+            share = luminance.div_(divisor)
+            gradient = torch.empty((3, *share.shape), dtype=share.dtype, device=share.device)
+            torch.mul(share, contrast, out=gradient[2]).neg_()  # of mean_squares
+            torch.mul(share, 2, out=gradient[1])  # of mean_ab
+            by_mean = difference.mul_(2).addcmul_(loss, mean_b, value=2).add_(loss).div_(brightness).mul_(contrast)
+            by_mean.addcmul_(gradient[1], mean_a, value=-1).addcmul_(gradient[2], mean_b, value=-2)
+            gradient[0] = by_mean
+            spread = _spread(gradient.view(-1, *share.shape[1:]), size).view(3, n * c, h, w)
+            result = spread[0].addcmul_(spread[1], a_).addcmul_(spread[2], b_, value=2)
+            ctx.save_for_backward(result.mul_(-0.5 / share[0].numel()).view(b.shape))
+        return value.view(n, c)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, slope * gradient[:, :, None, None], None
 
 
 def gaussian_blur(x: Tensor, radius: float) -> Tensor:
@@ -115,18 +146,11 @@ def gaussian_blur(x: Tensor, radius: float) -> Tensor:
 
 def dssim(a: Tensor, b: Tensor, size: int) -> Tensor:
     """(1 - SSIM) / 2 per sample and channel, (N, C), over a Gaussian window of `size` pixels, sigma 1.5, valid
-    positions only (Wang et al. 2004, as DFL computes it). Gradients flow into `b`; into `a` too if it wants them."""
-    n = a.shape[0]
-    a, b = a - 0.5, b - 0.5  # variances do not care, and their subtractions cancel ten times less
-    mean_a = _blur_valid(a, size)
-    maps = _blur_valid(torch.cat((b, a * b, a * a + b * b)), size)
-    mean_b, mean_ab, mean_squares = maps[:n], maps[n : 2 * n], maps[2 * n :]
-    product = 2 * mean_a * mean_b
-    squares = mean_a.square() + mean_b.square()
-    # (2xy + C1) / (x^2 + y^2 + C1) of the true means x = mean_a + 0.5 and y = mean_b + 0.5
-    luminance = 1 - (mean_a - mean_b).square() / (squares + mean_a + mean_b + (0.5 + C1))
-    contrast = (2 * mean_ab - product + C2) / (mean_squares - squares + C2)
-    return (1 - (luminance * contrast).mean((2, 3))) / 2
+    positions only (Wang et al. 2004, as DFL computes it). Gradients flow into `b` only: `a` is the target."""
+    if a.requires_grad:
+        raise ValueError("dssim: the first image is the target and cannot have a gradient; swap the two")
+    value: Tensor = _Dssim.apply(a, b, size)
+    return value
 
 
 def mean_square(a: Tensor, b: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ def test_every_recorded_blur_and_dssim(shared: Path) -> None:
 
 @pytest.mark.parametrize("size", [2, 5, 8])
 def test_dssim_is_the_textbook_formula(size: int) -> None:
-    """A plain two-dimensional window in float64, both gradients."""
-    a, b = random(2, 3, 24, 20).double(), random(2, 3, 24, 20, seed=1).double()
+    """A plain two-dimensional window in float64, its gradient by autograd."""
+    a, b = random(2, 3, 24, 90).double(), random(2, 3, 24, 90, seed=1).double().requires_grad_()
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     window = torch.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / 4.5)
     window = (window / window.sum()).expand(3, 1, size, size)
@@ -70,7 +70,14 @@ def test_dssim_is_the_textbook_formula(size: int) -> None:
     luminance = (2 * ea * eb + 1e-4) / (ea**2 + eb**2 + 1e-4)
     contrast = (2 * eab - 2 * ea * eb + 9e-4) / (ess - ea**2 - eb**2 + 9e-4)
     expected = (1 - (luminance * contrast).mean((2, 3))) / 2
-    torch.testing.assert_close(losses.dssim(a.float(), b.float(), size), expected.float(), rtol=2e-6, atol=1e-7)
+    weights = random(2, 3, seed=2).double()
+    (slope,) = torch.autograd.grad((expected * weights).sum(), b)
+    for dtype, tolerance in ((torch.float64, 1e-7), (torch.float32, 1e-5)):
+        drawn = b.detach().to(dtype).requires_grad_()
+        value = losses.dssim(a.to(dtype), drawn, size)
+        torch.testing.assert_close(value.double(), expected, rtol=tolerance, atol=tolerance)
+        (ours,) = torch.autograd.grad((value * weights.to(dtype)).sum(), drawn)
+        assert (ours - slope).norm() < tolerance * slope.norm()
 
 
 def test_losses_are_per_sample_and_zero_for_a_perfect_drawing() -> None:
