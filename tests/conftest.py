@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from screen import Screen, virtual_screen
 from tests_support import ROOT
 
 
@@ -21,3 +23,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def screen() -> Iterator[Screen]:
+    """A virtual screen, or a skipped test."""
+    yield from virtual_screen()

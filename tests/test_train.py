@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sample_faces import make_folder
+from screen import Screen
 from tests_support import ROOT
 
 from core import dflfile
@@ -351,3 +352,26 @@ def test_debug_shows_samples_and_trains_nothing(faces: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "m").iterdir())
     assert names == [f"look_SAEHD_preview_samples {side}.jpg" for side in ("dst", "src")]
+
+
+def test_the_window_from_first_picture_to_enter(faces: Path, copy: Path, screen: Screen) -> None:
+    words = command(faces, copy, "--set", "target_iter=0", small=False)
+    log = copy / "log.txt"
+    with log.open("w") as out:
+        trainer = subprocess.Popen(
+            words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            env={**ENVIRONMENT, "DISPLAY": screen.environ["DISPLAY"]},
+        )  # fmt: skip
+    try:
+        for key, proof in [("s", "]["), ("b", "Backup made"), ("p", ""), ("space", ""), ("l", ""), ("Return", "Done.")]:
+            screen.press(key)
+            deadline = time.monotonic() + 30
+            while proof not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert proof in log.read_text(), log.read_text()
+        assert trainer.wait(30) == 0
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert ModelDir(copy / "new_SAEHD_autobackups" / "01", "new", "SAEHD").read_data().iter >= 3
+    assert ModelDir(copy, "new", "SAEHD").read_data().iter > 3
