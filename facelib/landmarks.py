@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from core.imagelib.draw import add_soft_hulls
 from facelib.constants import MEAN_2D, MEAN_3D, MIRROR_PAIRS
 from facelib.facetype import NO_ALIGN, PADDING
 
@@ -119,13 +120,10 @@ def hull_mask(shape: tuple[int, ...], landmarks: ArrayLike, eyebrows_expand_mod:
 
 
 def _soft_hulls(shape: tuple[int, ...], landmarks: ArrayLike, parts: list[slice]) -> Array:
-    points = np.asarray(landmarks).astype(np.int32)
-    mask = np.zeros((*shape[:2], 1), np.float32)
-    for part in parts:
-        cv2.fillConvexPoly(mask, cv2.convexHull(points[part]), (1,))
-    grow, blur = max(1, shape[0] // 32), shape[0] // 16 | 1
-    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow)), iterations=1)
-    return cv2.GaussianBlur(grown, (blur, blur), 0)[..., None]
+    points = np.asarray(landmarks)
+    mask = np.zeros(shape[:2], np.float32)
+    add_soft_hulls(mask, [points[part] for part in parts])
+    return mask[..., None]
 
 
 def eyes_mask(shape: tuple[int, ...], landmarks: ArrayLike) -> Array:
