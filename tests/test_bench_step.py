@@ -1,0 +1,27 @@
+"""`bench step` runs and prints what its readers rely on. No timing is asserted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from main import main
+
+SMALL = "--resolution 64 --ae-dims 32 --e-dims 16 --d-dims 16 --d-mask-dims 16 --batch-size 1 --rounds 1".split()
+
+
+@pytest.mark.parametrize("archi", ["df-ud", "liae-tc"])
+def test_one_json_object_a_line(archi: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--archi", archi, *SMALL, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    promised = {"bench", "model", "archi", "resolution", "batch", "precision", "device", "ms", "floor_ms", "ratio"}
+    assert promised <= set(result)
+    assert (result["bench"], result["archi"], result["batch"]) == ("step", archi, 1)
+    assert result["ratio"] > 0
+
+
+def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--archi", "dfx"]) == 2
+    assert "archi: got 'dfx'" in capsys.readouterr().err
