@@ -8,7 +8,8 @@ import pytest
 
 from main import main
 
-SMALL = "--resolution 64 --ae-dims 32 --e-dims 16 --d-dims 16 --d-mask-dims 16 --batch-size 1 --rounds 1".split()
+SIZES = {"resolution": 64, "ae-dims": 32, "e-dims": 16, "d-dims": 16, "d-mask-dims": 16, "batch-size": 1, "rounds": 1}
+SMALL = [f"--{name}={size}" for name, size in SIZES.items()]
 
 
 @pytest.mark.parametrize("archi", ["df-ud", "liae-tc"])
