@@ -312,8 +312,8 @@ def test_a_missing_part_is_asked_about(faces: Path, copy: Path, person: list[Per
     me = Person(command(faces, copy, "--silent-start", "--target-iter", "4", "--exit-at-target", small=False))
     person.append(me)
     me.answers("[n] inter is missing. Start it anew?", "y")
-    me.child.expect_exact("inter starts anew")
     me.child.send("\r\r")  # one Enter too many does not stop what has not begun
+    me.child.expect_exact("inter starts anew")
     me.child.expect_exact("Reached target iteration.")
     assert me.code() == 0 and ModelDir(copy, "new", "SAEHD").read_data().iter == 4
 

@@ -53,7 +53,7 @@ def trainer(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer
     trainer.window.close()
 
 
-def soon(condition: Callable[[], object], seconds: float = 15.0) -> bool:
+def soon(condition: Callable[[], object], seconds: float = 40.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
