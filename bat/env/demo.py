@@ -18,6 +18,7 @@ WORKSPACE = ROOT / "workspace" / "demo"
 NAME = "demo"
 COUNT, SIZE = 200, 256  # faces of each person, and their side in pixels
 TARGET = 1500
+SAVE_EVERY = "20s"  # every save draws the preview anew: one sees it learn
 OPTIONS = {
     "resolution": 64,
     "face_type": "wf",
@@ -45,7 +46,7 @@ def train_command(more: list[str]) -> list[str]:
         "--training-data-dst-dir", str(WORKSPACE / "data_dst" / "aligned"),
         "--model-dir", str(WORKSPACE / "model"),
         "--model", "SAEHD", "--force-model-name", NAME,
-        "--target-iter", str(TARGET), "--exit-at-target", *sets, *more,
+        "--target-iter", str(TARGET), "--exit-at-target", "--save-every", SAVE_EVERY, *sets, *more,
     ]  # fmt: skip
 
 
