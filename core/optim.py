@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.nn import Array, from_dfl, misfit, to_dfl
 
-CHUNK = 1 << 17  # elements: weight, gradient, two moments and the scratch of both threads fit a 2 MB cache each
+CHUNK = 1 << 19  # elements: weight, gradient, two moments and scratch are 10 MB; smaller ones mean more thread barriers
 KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
 
 
