@@ -161,6 +161,7 @@ class Trainer:
     def _do_what_is_due(self, now: float) -> None:
         cadence, iteration = self.cadence, self.iteration
         if cadence.history_every and self.history_batch is not None and iteration % cadence.history_every == 0:
+            self._flush()
             self.emit(Previewed(iteration, self.task.preview(self.history_batch), history=True))
         due = iteration == 1
         due |= 0 < cadence.save_seconds <= now - self._saved_at

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 WORKSPACE = ROOT / "workspace" / "demo"
 NAME = "demo"
 COUNT, SIZE = 200, 256  # faces of each person, and their side in pixels
-TARGET = 1500
+TARGET = 1000
 SAVE_EVERY = "20s"  # every save draws the preview anew: one sees it learn
 OPTIONS = {
     "resolution": 64,
