@@ -99,11 +99,10 @@ def save_cadence(text: str) -> tuple[float, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Trains until stopped; see main.main for the exit codes."""
-    from samplelib.faceset import FacesetError
-
     from core.modeldir import ModelError
     from core.options import OptionError
     from core.prompts import AnswerError, Leave
+    from samplelib.faceset import FacesetError
     from samplelib.loader import LoaderError
 
     if args.execute_program is not None:
