@@ -14,7 +14,7 @@ import numpy as np
 from facelib.dfljpg import aligned_metadata, embed
 from facelib.facetype import FACE_TYPES
 from facelib.landmarks import transform_points
-from samplelib.synthetic import Rendered, aligned, frame_for, render, scenes
+from samplelib.synthetic import Aligned, aligned, frame_for, render, scenes
 from samplelib.synthetic_paint import Bytes
 from samplelib.synthetic_person import Identity, identity
 
@@ -33,20 +33,17 @@ def encode_jpg(image: Bytes, quality: int = 95) -> bytes:
     return raw[:end] + b"\xff\xfe" + (len(COMMENT) + 2).to_bytes(2, "big") + COMMENT + raw[end:]
 
 
-def aligned_jpg(rendered: Rendered, size: int, face_type: str, name: str, *, masks: bool, quality: int) -> bytes:
-    """One frame's face as a DFL aligned JPG. mark_only keeps the whole frame, as DFL's extractor does."""
+def aligned_jpg(face: Aligned, face_type: str, name: str, *, masks: bool, quality: int) -> bytes:
+    """A face as a DFL aligned JPG; `name` is the frame's. mark_only has no matrix, as in DFL."""
     whole = face_type == "mark_only"
-    low, high = rendered.landmarks.min(axis=0), rendered.landmarks.max(axis=0)
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
     margin = (high - low) * 0.12
     rect = [*np.round(low - margin).astype(int), *np.round(high + margin).astype(int)]
-    image, mask, landmarks, matrix = rendered.image, rendered.face_mask, rendered.landmarks, None
-    if not whole:
-        image, mask, matrix = aligned(rendered, size, face_type)
-        landmarks = transform_points(rendered.landmarks, matrix)
-    metadata = aligned_metadata(face_type, landmarks, source_filename=name, source_rect=rect,
-                                source_landmarks=rendered.landmarks, image_to_face_mat=matrix,
-                                xseg_mask=mask if masks else None)
-    return embed(encode_jpg(image, quality), metadata)
+    metadata = aligned_metadata(face_type, transform_points(face.landmarks, face.matrix), source_filename=name,
+                                source_rect=rect, source_landmarks=face.landmarks,
+                                image_to_face_mat=None if whole else face.matrix,
+                                xseg_mask=face.mask if masks else None)
+    return embed(encode_jpg(face.image, quality), metadata)
 
 
 def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type: str = "whole_face", seed: int = 0, *,
@@ -68,12 +65,12 @@ def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type:
     frame = frame_for(size, face_type)
     written = []
     for number, scene in enumerate(scenes(seed, count), start=1):
-        rendered = render(who, scene, *frame)
+        face = aligned(who, scene, size, face_type)
         name = f"{number:05d}.jpg"
         if frames:
-            (frames / name).write_bytes(encode_jpg(rendered.image, quality))
+            (frames / name).write_bytes(encode_jpg(render(who, scene, *frame).image, quality))
         path = folder / f"{number:05d}_0.jpg"
-        path.write_bytes(aligned_jpg(rendered, size, face_type, name, masks=masks, quality=quality))
+        path.write_bytes(aligned_jpg(face, face_type, name, masks=masks, quality=quality))
         written.append(path)
         progress(number, count)
     return written

@@ -262,7 +262,7 @@ class Motion:
         return middle + bend * np.minimum(u * u, (1.1 * half) ** 2)
 
     def shift(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        """Where the skin now at (u, v) came from: rest = (u, v) - shift."""
+        """Where the skin now at (u, v), two arrays that broadcast, came from: rest = (u, v) - shift."""
         s, half, marks = self.scene, self.head.mouth[1], self.head.marks
         mouth_v = self.mouth_line(u)
         drop = 24.0 * MM * s.mouth_open * np.clip(1.0 - (u / 1.3) ** 4, 0.0, 1.0)
@@ -272,13 +272,13 @@ class Motion:
         ramp = ramp + skin * (ramp * ramp * (3.0 - 2.0 * ramp) - ramp)
         dv = drop * ramp
         far = np.abs(u)
-        corner = np.exp(-((far - half) / 0.2) ** 2 - ((v - mouth_v - 0.5 * drop * (1 - gap)) / 0.22) ** 2)
+        corner = np.exp(-((far - half) / 0.2) ** 2) * np.exp(-((v - mouth_v - 0.5 * drop * (1 - gap)) / 0.22) ** 2)
         side = np.sign(u)
         pull = 6.5 * MM * s.smile - 7.5 * MM * s.pucker
         du = side * corner * pull
         dv = dv - corner * (8.0 * MM * s.smile)
-        brow = np.exp(-((far - 0.36) / 0.42) ** 4 - ((v - float(marks[19, 1]) + 0.04) / 0.17) ** 2)
-        inner = np.exp(-((far - 0.12) / 0.16) ** 2 - ((v - float(marks[21, 1])) / 0.14) ** 2)
+        brow = np.exp(-((far - 0.36) / 0.42) ** 4) * np.exp(-((v - float(marks[19, 1]) + 0.04) / 0.17) ** 2)
+        inner = np.exp(-((far - 0.12) / 0.16) ** 2) * np.exp(-((v - float(marks[21, 1])) / 0.14) ** 2)
         dv = dv - brow * (7.5 * MM * s.brow_raise * (1.0 if s.brow_raise > 0 else 0.55))
         du = du + side * inner * (min(s.brow_raise, 0.0) * 3.5 * MM)
         return du.astype(np.float32), dv.astype(np.float32)
@@ -297,11 +297,11 @@ class Motion:
         s, (mouth_v, half, _) = self.scene, self.head.mouth
         far = np.abs(u)
         smile = max(s.smile, 0.0)
-        out = 4.2 * smile * np.exp(-((far - 0.45) / 0.17) ** 2 - ((v - mouth_v + 0.36) / 0.17) ** 2)
+        out = 4.2 * smile * np.exp(-((far - 0.45) / 0.17) ** 2) * np.exp(-((v - mouth_v + 0.36) / 0.17) ** 2)
         fold_u = half * 0.78 + 0.45 * (v - mouth_v + 0.22)
-        out -= 1.4 * smile * np.exp(-((far - fold_u - 0.03) / 0.06) ** 2 - ((v - mouth_v + 0.14) / 0.13) ** 2)
-        out += 5.0 * s.pucker * np.exp(-((u / 0.2) ** 2) - ((v - mouth_v) / 0.13) ** 2)
-        out -= 2.5 * s.mouth_open * np.exp(-((far - 0.5) / 0.15) ** 2 - ((v - mouth_v - 0.08) / 0.25) ** 2)
+        out -= 1.4 * smile * np.exp(-((far - fold_u - 0.03) / 0.06) ** 2) * np.exp(-((v - mouth_v + 0.14) / 0.13) ** 2)
+        out += 5.0 * s.pucker * np.exp(-((u / 0.2) ** 2)) * np.exp(-((v - mouth_v) / 0.13) ** 2)
+        out -= 2.5 * s.mouth_open * np.exp(-((far - 0.5) / 0.15) ** 2) * np.exp(-((v - mouth_v - 0.08) / 0.25) ** 2)
         return out.astype(np.float32)
 
 
@@ -320,8 +320,7 @@ class Shape:
 @lru_cache(maxsize=1)
 def _coarse_axes() -> tuple[Floats, Floats]:
     axis = (np.arange(_COARSE, dtype=np.float32) + 0.5) / _COARSE * (2 * REACH) - REACH
-    u, v = np.meshgrid(axis, axis)
-    return u, v
+    return axis[None], axis[:, None]
 
 
 def _fields(motion: Motion) -> tuple[Floats, Floats]:
@@ -335,7 +334,7 @@ def _fields(motion: Motion) -> tuple[Floats, Floats]:
         left, right = (int(c) for c in to_grid(np.array([-1.1 * half, 1.1 * half], np.float32), GRID))
         window = slice(low, high), slice(left, right)
         u, v, _ = _grid()
-        full[window][..., :2] = np.dstack(motion.shift(u[window], v[window]))
+        full[window][..., :2] = np.dstack(motion.shift(u[:1, window[1]], v[window[0], :1]))
     return full[..., :2], full[..., 2]
 
 

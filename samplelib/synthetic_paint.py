@@ -52,11 +52,16 @@ def blend(image: Floats, mask: Floats, colour: tuple[float, ...] | Floats, stren
     image += (np.asarray(colour, np.float32) - image) * (mask * strength)[..., None]
 
 
+@lru_cache(maxsize=32)
+def _through(points: int, count: int) -> Floats:
+    """Weights (count, points) of the polynomial through evenly spread points."""
+    powers = np.vander(np.linspace(0.0, 1.0, points), points)
+    return np.vander(np.linspace(0.0, 1.0, count), points) @ np.linalg.inv(powers)
+
+
 def curve(points: NDArray[np.floating], count: int) -> Floats:
     """A smooth line through 4 to 6 points: the interpolating polynomial in evenly spread parameters."""
-    t = np.linspace(0.0, 1.0, len(points))
-    powers = np.vander(t, len(points))
-    return (np.vander(np.linspace(0.0, 1.0, count), len(points)) @ np.linalg.solve(powers, points)).astype(np.float32)
+    return (_through(len(points), count) @ points).astype(np.float32)
 
 
 def closed(points: NDArray[np.floating], count: int) -> Floats:
