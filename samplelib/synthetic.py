@@ -133,12 +133,23 @@ def _picture(who: Identity, scene: Scene, form: Shape, camera: Camera, frame: in
         patch = plane[top:bottom, left:right]
         lamp *= colour
         lamp += shine * np.float32(key)
+        _soften(lamp, hits.seam)
         lamp -= patch
         lamp *= hits.cover
         patch += lamp
     mask = np.zeros((size, size), np.uint8)
-    np.rint(face * hits.cover, out=mask[top:bottom, left:right], casting="unsafe")
+    skin_part = face.astype(np.float32)
+    _soften(skin_part, hits.seam)
+    np.rint(skin_part * hits.cover, out=mask[top:bottom, left:right], casting="unsafe")
     return _develop(planes, scene, view, frame), mask
+
+
+def _soften(plane: Floats, seam: Floats) -> None:
+    """Antialiases, in place, where one part of the head hides another."""
+    soft: Floats = cv2.GaussianBlur(plane, (3, 3), 0)
+    soft -= plane
+    soft *= seam
+    plane += soft
 
 
 def _texture_size(pixels_per_mm: float) -> int:

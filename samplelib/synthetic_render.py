@@ -24,6 +24,7 @@ _NEXT = np.ones((3, 3), np.uint8)
 _ROW = 256  # OpenCV's lookups take no row longer than 32767
 _BEND = 4.0  # how sharply depth may turn, in pixels of depth, before a pixel gets a ray of its own
 _LOOSE = 0.3  # and how far from the skin its coarser ray may have ended, in pixels
+_JUMP = 1.5  # how unevenly map positions of neighbours at 1 pixel per mm may lie where nothing hides another
 _MISSED = 2.5  # pixels between the skin and a coarse ray whose neighbours need no closer look
 PIVOT = np.array([0.0, 10.0, 70.0], np.float32)
 
@@ -82,6 +83,7 @@ class Hits(NamedTuple):
     x: Floats  # pixel coordinates on the direction map
     y: Floats
     cover: Floats  # 0..1, soft over one pixel at the outline
+    seam: Floats   # 0..1, where a pixel shows both sides of a jump in depth
 
 
 class _Trail(NamedTuple):
@@ -215,12 +217,14 @@ def cast(relief: Floats, camera: Camera, size: int) -> Hits:
         trail = _march(relief, rays.eye, rays(box, pitch), t, steps, haste, pitch == 2)
         t = trail.t
     seen = _refine(relief, rays, trail, camera, box)
+    jump = sum(np.abs(cv2.Laplacian(axis, cv2.CV_32F, ksize=1)) for axis in (seen.x, seen.y))
+    seam = np.minimum(np.maximum(jump * np.float32(camera.pixels) - np.float32(_JUMP), 0.0), 1.0)
     cover = np.minimum(np.maximum(1.9 - seen.gap * np.float32(camera.pixels * 1.3), 0.0), 1.0)
     cover = cv2.morphologyEx(cover, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     cover = np.minimum(cv2.GaussianBlur(cover, (3, 3), 0) * np.float32(1.1), 1.0)
     left, top, right, bottom = box[0], box[1], min(box[2], size), min(box[3], size)
     inside = slice(0, bottom - top), slice(0, right - left)
-    return Hits((left, top, right, bottom), seen.x[inside], seen.y[inside], cover[inside])
+    return Hits((left, top, right, bottom), seen.x[inside], seen.y[inside], cover[inside], seam[inside])
 
 
 def _tighten(box: Box, near: NDArray[np.bool_]) -> tuple[Box, tuple[slice, slice]]:
