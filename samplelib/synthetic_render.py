@@ -208,8 +208,8 @@ def cast(relief: Floats, camera: Camera, size: int) -> Hits:
     box = left, top, left + -(-(right - left) // 8) * 8, top + -(-(bottom - top) // 8) * 8
     ray = rays(box, 8)
     start: Floats = np.full(ray.shape[1:], camera.distance - reach - 30.0, np.float32)
-    t: Floats = _march(relief, rays.eye, ray, start, 16, 1.0, False).t
-    for pitch, steps, haste in ((4, 8, 1.2), (2, 6, 2.0)):
+    t: Floats = _march(relief, rays.eye, ray, start, 12, 1.0, False).t
+    for pitch, steps, haste in ((4, 8, 1.2), (2, 5, 2.0)):
         if pitch == 2:
             box, cut = _tighten(box, t < camera.distance + 45.0)
             t = t[cut]
