@@ -36,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     for verb, (module_name, phrase) in VERBS.items():
         if tuple(words[: len(verb)]) == verb:
-            module = importlib.import_module(module_name)
-            parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=phrase.capitalize() + ".")
-            module.add_arguments(parser)
-            return int(module.run(parser.parse_args(words[len(verb) :])))
+            try:
+                module = importlib.import_module(module_name)
+                title = f"main.py {' '.join(verb)}"
+                parser = argparse.ArgumentParser(prog=title, description=f"{phrase.capitalize()}.")
+                module.add_arguments(parser)
+                return int(module.run(parser.parse_args(words[len(verb) :])))
+            except KeyboardInterrupt:
+                print("\nLeft.", file=sys.stderr)
+                return 130
     print(f"main.py: {words[0]!r} is not a verb.\n\n{usage()}", file=sys.stderr)
     return 2
 

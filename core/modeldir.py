@@ -6,7 +6,6 @@ at the first `_`) take it along. A save writes every file beside its target firs
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -69,6 +68,14 @@ class LossHistory:
             self._pending = []
         return self._buffer[: self._count]
 
+    def columns(self, count: int) -> np.ndarray:
+        """(iterations, count) float64, a copy: cut, or filled with NaN, where a record has more or fewer losses."""
+        held = self.array()
+        result = np.full((len(held), count), np.nan)
+        width = min(count, held.shape[1])
+        result[:, :width] = held[:, :width]
+        return result
+
     def rows(self) -> list[list[float]]:
         """As data.dat holds it: a list per iteration."""
         rows: list[list[float]] = self.array().tolist()
@@ -104,12 +111,19 @@ class ModelData:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> ModelData:
+        """Raises ValueError, TypeError or OverflowError for a record that cannot be believed."""
         known = ("iter", "options", "loss_history", "sample_for_preview")
-        iteration = int(stored.get("iter", 0))
+        iteration, options = stored.get("iter"), stored.get("options")
+        if not isinstance(iteration, (int, np.integer)) or iteration < 0:
+            raise ValueError(f"iter is {iteration!r}, where a whole number from 0 counts the iterations")
+        if iteration and not (isinstance(options, dict) and all(isinstance(key, str) for key in options)):
+            raise ValueError("it holds no options, so nobody can tell what network the weights belong to")
+        history = LossHistory(stored.get("loss_history") or ())
+        history.array()  # raises for what is no table of numbers
         return cls(
-            iter=iteration,
-            options=dict(stored.get("options") or {}) if iteration else {},
-            loss_history=LossHistory(stored.get("loss_history") or ()),
+            iter=int(iteration),
+            options=dict(options) if iteration and options else {},
+            loss_history=history,
             sample_for_preview=stored.get("sample_for_preview"),
             unknown={key: value for key, value in stored.items() if key not in known},
         )
@@ -163,7 +177,7 @@ class ModelDir:
             return ModelData.from_dict(stored)
         except FileNotFoundError:
             raise ModelError(f"No model {self.name!r} of class {self.class_name} in {self.folder}.") from None
-        except (DflFileError, OSError, TypeError, ValueError) as error:
+        except (DflFileError, OSError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(
                 f"{self.data_path.name} cannot be read: {error}\nRestore it from {self.backups_folder.name}."
             ) from error
@@ -241,20 +255,25 @@ class ModelLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> ModelLock:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+", encoding="utf-8")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ModelError(
+                f"{self.path.parent}: cannot be written ({error.strerror}). Give a model folder you may write to."
+            ) from error
         try:
             _lock(file)
         except OSError:
             file.seek(0)
-            holder = file.read(500).strip() or "another process"
+            holder = file.read(500).strip() or "another program"
             file.close()
             raise ModelError(
                 f"This model is being trained by {holder}. Stop that trainer first, or choose another model."
             ) from None
         file.seek(0)
         file.truncate()
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         self._file = file
         return self

@@ -105,7 +105,9 @@ class Option:
         """
         try:
             value = self._convert(given)
-            if not believe:
+            if believe:
+                self._possible(value)
+            else:
                 self._inside(value)
         except (ValueError, TypeError, OverflowError) as error:
             own = str(error) if self.check is not None else ""
@@ -138,6 +140,13 @@ class Option:
                 raise ValueError
         return self.check(text) if self.check is not None else text
 
+    def _possible(self, value: Any) -> None:
+        """What even a stored model cannot have: sizes below 1, or far beyond anything that ever ran."""
+        if self.kind in ("int", "float"):
+            least = 1 if self.low is not None and self.low >= 1 else 0
+            if not least <= value <= (16 * self.high if self.high else 1 << 31):
+                raise ValueError
+
     def _inside(self, value: Any) -> None:
         if self.kind not in ("int", "float"):
             return
@@ -165,7 +174,10 @@ def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dic
     result: dict[str, Any] = {}
     for row in rows:
         if row.stored and row.key in stored:
-            result[row.key] = row.parse(stored[row.key], believe=True)
+            try:
+                result[row.key] = row.parse(stored[row.key], believe=True)
+            except OptionError as error:
+                raise OptionError(f"Stored with the model: {error} Restore its data.dat from a backup.") from None
         elif row.stored and row.key in preferred:
             result[row.key] = row.parse(preferred[row.key])
         else:

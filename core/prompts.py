@@ -15,6 +15,7 @@ from core.options import Answers, Option, OptionError
 T = TypeVar("T")
 
 OVERRIDE_SECONDS = 2
+MAX_NAME = 100
 RESERVED_NAMES = ("r", "d")
 NAME_PATTERN = re.compile(r"[^_/\\:*?\"<>|\x00-\x1f]+")
 
@@ -97,6 +98,8 @@ def ask_override(terminal: Terminal, seconds: float = OVERRIDE_SECONDS) -> bool:
 def check_name(name: str) -> str:
     """A valid model name; `_` becomes a space (DFL splits file names at the first one). Raises OptionError."""
     tidy = name.replace("_", " ").strip()
+    if len(tidy) > MAX_NAME:
+        raise OptionError(f"Model name: got {len(tidy)} letters, allowed are {MAX_NAME}: it begins every file name.")
     if not NAME_PATTERN.fullmatch(tidy) or tidy.startswith(".") or tidy.endswith(".") or tidy in RESERVED_NAMES:
         raise OptionError(
             f'Model name: got {name!r}, allowed is a name that can stand in a file name, without / \\ : * ? " < > | '

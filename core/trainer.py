@@ -90,7 +90,7 @@ class Trainer:
     def run(self) -> str:
         """Runs to the end; returns the reason: `command` or `target`."""
         data, cadence = self.task.data, self.cadence
-        self.emit(Started(self.name, data.iter, cadence.target, self.task.loss_names, data.loss_history.array().copy()))
+        self.emit(Started(self.name, data.iter, cadence.target, self.task.loss_names, self._history()))
         self._draw()
         self._preview()
         announced = False
@@ -108,6 +108,9 @@ class Trainer:
                 return self._leave("target")
             if (command := self._wait_command()) is not None and self._obey(command, fresh=True):
                 return self._leave("command")
+
+    def _history(self) -> np.ndarray:
+        return self.task.data.loss_history.columns(len(self.task.loss_names))
 
     def _at_target(self) -> bool:
         return 0 < self.cadence.target <= self.iteration
@@ -186,10 +189,11 @@ class Trainer:
         self._flush()
         means = None
         if self.iteration > self._saved_iteration:
-            rows = self.task.data.loss_history.array()[self._saved_iteration - self.iteration :]
-            finite = np.where(np.isfinite(rows), rows, np.nan)
-            counts = np.maximum(np.isfinite(rows).sum(0), 1)
-            means = dict(zip(self.task.loss_names, (np.nansum(finite, 0) / counts).tolist(), strict=False))
+            rows = self._history()[self._saved_iteration - self.iteration :]
+            finite = np.isfinite(rows)
+            # Nothing finite at all stays NaN: a mean of 0 would look perfect.
+            sums, counts = np.where(finite, rows, 0).sum(0), np.where(finite.any(0), finite.sum(0), np.nan)
+            means = dict(zip(self.task.loss_names, (sums / counts).tolist(), strict=True))
         self.saver.save(means)
         self._saved_iteration, self._saved_at = self.iteration, self.clock()
 

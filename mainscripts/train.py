@@ -9,7 +9,10 @@ told in one line, and leaves the disk as it was.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,20 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's flags under DFL's names, then ours."""
     dfl = parser.add_argument_group("as in DeepFaceLab")
     dfl.add_argument(
-        "--training-data-src-dir", type=Path, required=True, metavar="DIR", help="aligned faces of the person to put on"
+        "--training-data-src-dir",
+        type=folder,
+        required=True,
+        metavar="DIR",
+        help="aligned faces of the person to put on",
     )
     dfl.add_argument(
         "--training-data-dst-dir",
-        type=Path,
+        type=folder,
         required=True,
         metavar="DIR",
         help="aligned faces of the person to replace",
     )
     dfl.add_argument(
-        "--pretraining-data-dir", type=Path, metavar="DIR", help="a faceset of many people for pretraining"
+        "--pretraining-data-dir", type=folder, metavar="DIR", help="a faceset of many people for pretraining"
     )
-    dfl.add_argument("--pretrained-model-dir", type=Path, metavar="DIR", help="start files for a new Quick96 model")
-    dfl.add_argument("--model-dir", type=Path, required=True, metavar="DIR", help="where models are kept")
+    dfl.add_argument("--pretrained-model-dir", type=folder, metavar="DIR", help="start files for a new Quick96 model")
+    dfl.add_argument("--model-dir", type=folder, required=True, metavar="DIR", help="where models are kept")
     dfl.add_argument("--model", required=True, metavar="CLASS", help="the kind of model, such as SAEHD")
     dfl.add_argument("--debug", action="store_true", help="show the training samples instead of training")
     dfl.add_argument(
@@ -71,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="25m|500it",
         help="save every N minutes (m), hours (h), seconds (s) or iterations (it)",
     )
-    ours.add_argument("--seed", type=int, metavar="N", help="make a run repeatable: same start weights, same samples")
+    ours.add_argument(
+        "--seed", type=whole(0, 2**31 - 1), metavar="N", help="make a run repeatable: same start weights, same samples"
+    )
     ours.add_argument(
         "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
     )
@@ -82,7 +91,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="start a missing part anew, such as inter_AB (repeatable)",
     )
-    ours.add_argument("--workers", type=int, metavar="N", help="sample processes (default: by processor count)")
+    ours.add_argument(
+        "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
+    )
+
+
+def folder(text: str) -> Path:
+    """A folder's path; empty is refused, as an unset shell variable would otherwise mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("got an empty path, allowed is a folder")
+    return Path(text)
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number of a range, for argparse."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("-?[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"got {text!r}, allowed is a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
 
 
 def save_cadence(text: str) -> tuple[float, int]:
@@ -90,7 +119,7 @@ def save_cadence(text: str) -> tuple[float, int]:
     units = {"it": 0.0, "s": 1.0, "m": 60.0, "h": 3600.0}
     unit = next((unit for unit in units if text.endswith(unit)), "")
     number = text[: len(text) - len(unit)]
-    if not unit or not number.isdecimal() or int(number) == 0:
+    if not unit or not re.fullmatch("[0-9]{1,9}", number) or int(number) == 0:
         raise argparse.ArgumentTypeError(
             f"got {text!r}, allowed is a whole number above 0 and s, m, h or it: 25m, 500it"
         )
@@ -117,7 +146,9 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(str(error), EXIT_USAGE)
     except (Leave, KeyboardInterrupt):
         return _refuse("Left without changing anything.", EXIT_LEFT)
-    except (ModelError, FacesetError, LoaderError, OSError) as error:
+    except OSError as error:
+        return _refuse(f"{error.filename or 'The system'}: {error.strerror or error}.", EXIT_FAILED)
+    except (ModelError, FacesetError, LoaderError) as error:
         return _refuse(str(error), EXIT_FAILED)
 
 
@@ -143,9 +174,14 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     if args.debug:
         setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
         return train_run.show_samples(setup, args, stdin, stdout)
-    with directory.lock():
+    with contextlib.ExitStack() as stack:
+        there = directory.folder.is_dir()
+        if there:
+            stack.enter_context(directory.lock())
         setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
         task = train_setup.build(setup, args.reinit, terminal, say)
+        if not there:  # a folder is made only once nothing is left to be wrong
+            stack.enter_context(directory.lock())
         return train_run.train(setup, task, args, stdin, stdout)
 
 

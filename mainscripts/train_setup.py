@@ -68,9 +68,12 @@ def find_spec(class_name: str) -> ModelSpec:
 
 def choose_name(args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Terminal | None, say: Say) -> str:
     """--force-model-name, else the newest (--silent-start, no terminal), else the user's choice."""
-    if args.force_model_name:
-        return prompts.check_name(args.force_model_name)
     saved = saved_models(args.model_dir, spec.name)
+    if args.force_model_name is not None:
+        name = args.force_model_name if args.force_model_name in saved else prompts.check_name(args.force_model_name)
+        if name != args.force_model_name:
+            say(f'The model is called "{name}": a _ would part the name from the rest of a file name.')
+        return name
     if terminal is None or (args.silent_start and saved):
         name = saved[0] if saved else "new"
         say(f'Silent start: chose model "{name}".' if args.silent_start else f'Model: "{name}".')
@@ -117,12 +120,13 @@ def read_data(directory: ModelDir) -> ModelData | None:
     """The record of an existing model; None for a new one. Parts without a data.dat are not overwritten."""
     if directory.data_path.exists():
         data = directory.read_data()
-        return data if data.iter else None
-    orphans = [path.name for path in directory.files()] if directory.folder.is_dir() else []
+        if data.iter:
+            return data
+    orphans = [path.name for path in directory.files() if path.suffix == ".npy"] if directory.folder.is_dir() else []
     if orphans:
         raise ModelError(
-            f"{directory.folder} holds {', '.join(orphans)} but no {directory.data_path.name}: training a new model of "
-            "that name would overwrite them. Put data.dat back, move the files away, or choose another name."
+            f"{directory.folder} holds {', '.join(orphans)} but no {directory.data_path.name} of a trained model: a "
+            "new model of that name would overwrite them. Restore data.dat, move the files away, or choose another name."
         )
     return None
 
@@ -154,12 +158,12 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, sa
     """The network, with the stored weights of an existing model. A missing part is asked about, never silently new."""
     say("Initializing models...")
     task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
-    if setup.data is None:
-        return task
     wanted = list(reinit)
     unknown = sorted(set(wanted) - set(task.network_parts))
     if unknown:
         raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(task.network_parts)}.")
+    if setup.data is None:
+        return task
     for stem in setup.directory.missing(task.network_parts):
         if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):
             wanted.append(stem)

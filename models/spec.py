@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.batch import Batch, Page, SampleRequest, Swap
 from core.modeldir import ModelData, ModelDir, ModelError, Part
-from core.options import Option, OptionError, Values, resolve
+from core.options import Kind, Option, OptionError, Values, resolve
 
 PRECISIONS = ("full",)
 
@@ -78,8 +80,8 @@ class Task(ABC):
     def load(self, folder: str | Path, name: str, reinit: Collection[str] = ()) -> list[str]:
         """Reads model `name` (DFL's files) from `folder`; returns lines the user should see.
 
-        reinit: network parts that may be missing and are then started anew. Raises ModelError for a missing or
-        unreadable part, PartError for one that does not fit; nothing on disk is changed.
+        reinit: network parts to start anew, there or not. Raises ModelError for another missing or an unreadable
+        part, PartError for one that does not fit; nothing on disk is changed.
         """
         directory = ModelDir(folder, name, self.spec.name)
         missing = directory.missing(self.network_parts)
@@ -94,10 +96,10 @@ class Task(ABC):
             )
         parts: dict[str, Part] = {}
         for stem in (*self.network_parts, *self.optional_parts):
-            part = directory.read_part(stem)
+            part = None if stem in reinit else directory.read_part(stem)
             if part is not None:
                 parts[stem] = part
-        notes = [f"{directory.part_path(stem).name} is missing: {stem} starts anew." for stem in missing]
+        notes = [f"{stem} starts anew; the next save writes {directory.part_path(stem).name}." for stem in reinit]
         if not recorded:
             notes.append(f"{directory.data_path.name} is missing: weights only, counting from iteration 0.")
         notes += self.load_parts(parts)
@@ -133,14 +135,22 @@ class ModelSpec:
         """Complete, validated options. given: what the user asks for; stored: options of an existing model (what
         shaped its weights is believed even outside the prompt's range); preferred: defaults that replace the
         rows' own. Raises OptionError."""
-        own: dict[str, Any] = {}
-        for key, value in given.items():
-            if key not in self.inactive:
-                own[key] = value
-            elif self.inactive[key] is not None and value != self.inactive[key]:
-                raise OptionError(f"{key}: got {value!r}; this version can only leave it at {self.inactive[key]!r}.")
+        own = {key: value for key, value in given.items() if key not in self.inactive}
+        off = {key: self._off(key, value) for key, value in given.items() if key in self.inactive}
         stored, preferred = upgrade(stored or {}), upgrade(preferred or {})
-        return resolve(self.rows, own, stored, preferred)
+        values = resolve(self.rows, own, stored, preferred)
+        values.chosen.update(off)
+        return values
+
+    def _off(self, key: str, value: Any) -> Any:
+        """The value of an option this version does not act on, given by text or typed; raises unless it is off."""
+        off = self.inactive[key]
+        if off is None:
+            return value
+        kind: Kind = "bool" if isinstance(off, bool) else "float" if isinstance(off, float) else "text"
+        if Option(key, kind, key, "", off).parse(value) != off:
+            raise OptionError(f"{key}: got {value!r}; this version can only leave it at {off!r}.")
+        return off
 
     def with_defaults(self, **defaults: Any) -> ModelSpec:
         """The same model with other defaults, such as a batch size that suits the device."""
@@ -168,7 +178,7 @@ class ModelSpec:
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of older DFL versions in today's spelling. numpy scalars become plain numbers; `random_flip` meant
     both sides; everything else is the rows' own `spellings`."""
-    result = {key: value.item() if hasattr(value, "item") else value for key, value in options.items()}
+    result = {key: value.item() if isinstance(value, np.generic) else value for key, value in options.items()}
     if "random_flip" in result:
         result.setdefault("random_src_flip", result["random_flip"])
         result.setdefault("random_dst_flip", result["random_flip"])

@@ -112,8 +112,11 @@ class SwapTask(Task):
         return tensor.to(self.device, torch.float32, non_blocking=True)
 
     def both(self, batch: Batch, name: str) -> Tensor:
-        """(2N, C, H, W): the arrays `name` of src, then of dst."""
-        return torch.cat([self.upload(batch[side][name], name) for side in SIDES])
+        """(2N, C, H, W): the arrays `name` of src, then of dst. Raises ValueError for sides of unequal size."""
+        src, dst = (self.upload(batch[side][name], name) for side in SIDES)
+        if len(src) != len(dst):
+            raise ValueError(f"{name}: got {len(src)} faces of src and {len(dst)} of dst, both sides must be alike.")
+        return torch.cat((src, dst))
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         self.optimizer.zero_grad()

@@ -124,7 +124,8 @@ class Faceset(Sequence[Sample]):
         A faceset.pak wins over the JPGs beside it, as in DFL. Raises FacesetError if no face is usable.
         """
         if not folder.is_dir():
-            raise FacesetError(f"{folder}: no such folder. Give the folder that holds aligned faces.")
+            what = "is a file. Give the folder it lies in." if folder.exists() else "no such folder."
+            raise FacesetError(f"{folder}: {what} A faceset is a folder of aligned faces, or one with a faceset.pak.")
         reasons: list[str] = []
 
         def refuse(name: str, reason: str) -> None:

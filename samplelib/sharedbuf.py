@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import mmap
 import os
 import secrets
@@ -63,7 +64,8 @@ class Layout:
     def views(self, memory: memoryview | mmap.mmap, offset: int = 0) -> dict[str, npt.NDArray[Any]]:
         """The arrays, as views of the buffer from `offset` on."""
         return {
-            name: np.ndarray(shape, dtype, buffer=memory, offset=offset + start)
+            # frombuffer, because its arrays keep the mapping from being closed under them
+            name: np.frombuffer(memory, dtype, math.prod(shape), offset + start).reshape(shape)
             for name, dtype, shape, start in self.entries
         }
 

@@ -172,3 +172,23 @@ def test_preview_sample_round_trip() -> None:
     assert (from_stored(from_gpu, requests).src.target == side.target).all()  # type: ignore[union-attr]
     assert from_stored(stored, {"src": request, "dst": SampleRequest(32, "whole_face")}) is None
     assert from_stored("junk", requests) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"iter": None}, {"iter": -5}, {"iter": float("inf")}, {"options": None}, {"options": {1: 2}},
+        {"loss_history": [["a", "b"]]},
+    ],
+)  # fmt: skip
+def test_records_that_cannot_be_believed_are_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+    directory = model(tmp_path)
+    directory.data_path.write_bytes(dflfile.dumps({**data(3).to_dict(), **damage}))
+    with pytest.raises(ModelError, match=r"face_SAEHD_data\.dat cannot be read"):
+        directory.read_data()
+
+
+def test_histories_of_another_width_fit_the_losses() -> None:
+    history = LossHistory([[1.0], [2.0, 3.0, 4.0], []])
+    assert history.columns(2).shape == (3, 2) and history.columns(2)[1].tolist() == [2, 3]
+    assert LossHistory().columns(2).shape == (0, 2)

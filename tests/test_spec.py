@@ -120,3 +120,42 @@ def test_precision_that_is_not_offered() -> None:
     spec = MODELS["SAEHD"]
     with pytest.raises(OptionError, match="allowed is full"):
         spec.build(spec.resolve(SMALL), precision="half")
+
+
+def test_off_may_be_said_in_any_spelling_and_is_stored() -> None:
+    spec = MODELS["SAEHD"]
+    values = spec.resolve({**SMALL, "gan_power": "0", "pretrain": "n", "ct_mode": "none"}, stored={})
+    assert (values.chosen["gan_power"], values.chosen["pretrain"], values.chosen["ct_mode"]) == (0.0, False, "none")
+    with pytest.raises(OptionError, match="ct_mode"):
+        spec.resolve({"ct_mode": "rct"})
+
+
+def test_sides_of_unequal_size_are_refused() -> None:
+    task = MODELS["SAEHD"].build(MODELS["SAEHD"].resolve(SMALL))
+    with pytest.raises(ValueError, match="3 faces of src and 1 of dst"):
+        task.step(Batch(src=batch(count=3).src, dst=batch(count=1).dst))
+    assert task.iteration == 0
+
+
+@pytest.mark.parametrize(
+    "stored", [{"batch_size": 0}, {"resolution": 2**40}, {"ae_dims": -1}, {"archi": "foo"}, {"target_iter": None}]
+)
+def test_impossible_stored_values_are_named(stored: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match=f"Stored with the model: {next(iter(stored))}"):
+        MODELS["SAEHD"].resolve({}, stored={**SMALL, **stored})
+
+
+def test_foreign_options_of_any_kind_are_kept() -> None:
+    assert MODELS["SAEHD"].resolve({}, stored={**SMALL, "fork": np.arange(3)})["resolution"] == 64
+
+
+def test_reinit_starts_a_part_anew_that_is_there(tmp_path: Path) -> None:
+    spec = MODELS["SAEHD"]
+    task = spec.build(spec.resolve(SMALL), seed=1)
+    task.step(batch())
+    task.save(tmp_path, "a")
+    other = spec.build(spec.resolve(SMALL), seed=2)
+    fresh = other.parts()
+    assert "inter starts anew" in " ".join(other.load(tmp_path, "a", reinit=["inter"]))
+    assert (other.parts()["inter"]["dense1/weight:0"] == fresh["inter"]["dense1/weight:0"]).all()
+    assert (other.parts()["encoder"]["down1/downs_0/conv1/weight:0"] != 0).any()

@@ -119,6 +119,11 @@ def test_resumed_headless_with_another_option(faces: Path, copy: Path) -> None:
         (["--reinit", "inter_AB"], 2, "encoder / inter"),
         (["--training-data-src-dir", "/nowhere/at all"], 1, "nowhere"),
         (["--force-model-name", "a/b"], 2, "allowed"),
+        (["--force-model-name", "n" * 101], 2, "101 letters"),
+        (["--seed", "99999999999999999999"], 2, "whole number from 0"),
+        (["--workers", "1000000"], 2, "from 0 to 64"),
+        (["--model-dir", ""], 2, "empty path"),
+        (["--target-iter", "-4"], 2, "target_iter"),
     ],
 )
 def test_wrong_arguments_change_nothing(faces: Path, trained: Path, more: list[str], code: int, message: str) -> None:
@@ -151,6 +156,31 @@ def test_broken_models_are_refused_by_name(faces: Path, copy: Path) -> None:
         assert "Traceback" not in done.stderr and digest(copy) == before
     done = run(command(faces, copy, "--no-preview", "--reinit", "encoder", "--target-iter", "4", small=False))
     assert done.returncode == 0 and "encoder starts anew" in done.stdout
+
+
+def test_a_record_without_iterations_does_not_cost_the_weights(faces: Path, copy: Path) -> None:
+    path = copy / "new_SAEHD_data.dat"
+    record = dflfile.load(path)
+    for damaged, message in [({}, "cannot be read"), ({**record, "iter": 0}, "would overwrite")]:
+        path.write_bytes(dflfile.dumps(damaged))
+        before = digest(copy)
+        done = run(command(faces, copy, "--no-preview", "--target-iter", "4", small=False))
+        assert done.returncode == 1 and message in done.stderr and digest(copy) == before, done.stderr
+
+
+def test_usage_errors_make_no_folder(faces: Path, tmp_path: Path) -> None:
+    for more in (["--set", "batch_size=x"], ["--ask"], ["--reinit", "foo"]):
+        done = run(command(faces, tmp_path / "m", "--no-preview", *more, small=more != ["--ask"]))
+        assert done.returncode == 2, done.stderr
+        assert not (tmp_path / "m").exists()
+
+
+def test_a_name_with_an_underscore_finds_its_model(faces: Path, copy: Path) -> None:
+    for path in list(copy.glob("new_SAEHD_*")):
+        path.rename(path.with_name("my_" + path.name))
+    words = command(faces, copy, "--no-preview", "--force-model-name", "my_new", "--target-iter", "4", small=False)
+    done = run(words)
+    assert done.returncode == 0 and ModelDir(copy, "my_new", "SAEHD").read_data().iter == 4, done.stderr
 
 
 def test_useless_facesets_are_told_before_anything_is_made(faces: Path, tmp_path: Path) -> None:
