@@ -126,7 +126,7 @@ def read_data(directory: ModelDir) -> ModelData | None:
     if orphans:
         raise ModelError(
             f"{directory.folder} holds {', '.join(orphans)} but no {directory.data_path.name} of a trained model: a "
-            "new model of that name would overwrite them. Restore data.dat, move the files away, or choose another name."
+            "new model of that name would overwrite them. Restore data.dat, move the files away, or take another name."
         )
     return None
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sample_faces import make_folder
 from screen import Screen, virtual_screen
 from tests_support import ROOT
+from training import command, run
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +32,27 @@ def golden() -> Path:
 def screen() -> Iterator[Screen]:
     """A virtual screen, or a skipped test."""
     yield from virtual_screen()
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of noise faces, in a folder with a space and a letter beyond ASCII."""
+    folder = tmp_path_factory.mktemp("wörk space")
+    make_folder(folder / "data_src" / "aligned", 6)
+    make_folder(folder / "data_dst" / "aligned", 6, first_seed=50)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder after three headless iterations; not to be changed."""
+    model = tmp_path_factory.mktemp("model")
+    done = run(command(faces, model, "--no-preview", "--target-iter", "3", "--exit-at-target", "--seed", "7"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return model
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained` to work on."""
+    return Path(shutil.copytree(trained, tmp_path / "model"))
