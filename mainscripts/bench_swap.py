@@ -4,8 +4,8 @@
 
 Trains on the demo pair and draws, at regular marks, held-out scenes of dst with src's face. Two figures, inside the
 face, in percent of full scale: `error`, the mean absolute difference to the same scene rendered with src, and `form`,
-the same after both faces are brought to the same mean colour: what is left when light and skin tone, which a model
-without colour transfer takes from dst, do not count. The first row leaves dst's face as it is: what a swap must beat.
+the same after the drawn face got the true one's mean and spread of colour (Reinhard's transfer, as at merging): what
+is left when light and skin tone, which a model trained without colour transfer takes from dst, do not count. The first row leaves dst's face as it is: what a swap must beat.
 """
 
 from __future__ import annotations
@@ -40,11 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def swap_errors(drawn: np.ndarray, truth: np.ndarray, face: np.ndarray) -> dict[str, float]:
     """`error` and `form` (see above) of (N, C, H, W) pictures in [0, 1], where `face` (N, 1, H, W) is set."""
     weight = np.broadcast_to(face, drawn.shape)
-    difference = drawn - truth
-    shift = (difference * weight).sum((2, 3), keepdims=True) / np.maximum(weight.sum((2, 3), keepdims=True), 1e-6)
+    area = np.maximum(weight.sum((2, 3), keepdims=True), 1e-6)
+
+    def moments(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = (pictures * weight).sum((2, 3), keepdims=True) / area
+        return mean, np.sqrt(((pictures - mean) ** 2 * weight).sum((2, 3), keepdims=True) / area + 1e-8)
+
+    (mean, spread), (true_mean, true_spread) = moments(drawn), moments(truth)
+    coloured = (drawn - mean) / spread * true_spread + true_mean
     return {
-        name: round(float((np.abs(what) * weight).sum() / weight.sum() * 100), 3)
-        for name, what in (("error", difference), ("form", difference - shift))
+        name: round(float((np.abs(picture - truth) * weight).sum() / weight.sum() * 100), 3)
+        for name, picture in (("error", drawn), ("form", coloured))
     }
 
 
