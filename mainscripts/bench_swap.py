@@ -5,7 +5,8 @@
 Trains on the demo pair and draws, at regular marks, held-out scenes of dst with src's face. Two figures, inside the
 face, in percent of full scale: `error`, the mean absolute difference to the same scene rendered with src, and `form`,
 the same after the drawn face got the true one's mean and spread of colour (Reinhard's transfer, as at merging): what
-is left when light and skin tone, which a model trained without colour transfer takes from dst, do not count. The first row leaves dst's face as it is: what a swap must beat.
+is left when light and skin tone, which a model trained without colour transfer takes from dst, do not count. The first
+row leaves dst's face as it is: what a swap must beat.
 """
 
 from __future__ import annotations
