@@ -58,6 +58,7 @@ class ConsoleSink:
         self._due = Every(every, clock)
         self._pending = 0  # length of the text a carriage return would overwrite
         self._ms = 0.0
+        self._past = False  # the run began at or beyond its target
         self._gone = False
 
     def __call__(self, event: Event) -> None:
@@ -78,9 +79,10 @@ class ConsoleSink:
         elif isinstance(event, Started):
             self._started(event)
         elif isinstance(event, TargetReached):
-            self._print("Reached target iteration.")
-            if self._stays:
-                self._print("You can use preview now.")
+            if not self._past:
+                self._print("Reached target iteration.")
+                if self._stays:
+                    self._print("You can use preview now.")
         elif isinstance(event, BackedUp):
             self._print(f"Backup made: {event.folder}")
         elif isinstance(event, Warned):
@@ -93,6 +95,7 @@ class ConsoleSink:
     def _started(self, event: Started) -> None:
         how = f' Press "{self._key}" to stop training and save model.' if self._key else ""
         if event.target and event.iteration >= event.target:
+            self._past = True
             self._print("Model already trained to target iteration." + (" You can use preview." if self._stays else ""))
             return
         self._print(f"Starting. Target iteration: {event.target}.{how}" if event.target else f"Starting.{how}")

@@ -79,7 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="save every N minutes (m), hours (h), seconds (s) or iterations (it)",
     )
     ours.add_argument(
-        "--seed", type=whole(0, 2**31 - 1), metavar="N", help="make a run repeatable: same start weights, same samples"
+        "--seed",
+        type=whole(0, 2**31 - 1),
+        metavar="N",
+        help="make a run repeatable: same start weights and samples; give it again to go on alike",
     )
     ours.add_argument(
         "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"

@@ -27,16 +27,17 @@ from mainscripts.train_sinks import Sinks
 from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
 
+HISTORY_SEED = 0x5EED
 EXIT_OK, EXIT_FAILED, EXIT_ABORTED = 0, 1, 130
 
 
-def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None]) -> Loader:
+def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None], seed: int | None = None) -> Loader:
     """The sample generator; a repeatable run goes on where its iteration counter stands."""
     return Loader(
         setup.facesets,
         setup.requests,
         setup.values["batch_size"],
-        seed=setup.seed,
+        seed=setup.seed if seed is None else seed,
         workers=default_workers() if workers is None else workers,
         position=setup.data.iter if setup.data is not None else 0,
         warn=warn,
@@ -49,7 +50,8 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
     with contextlib.ExitStack() as stack:
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
         loader = stack.enter_context(start_loader(setup, args.workers, lambda text: sinks.emit(Warned(text))))
-        history_batch = _history_batch(setup, task, loader, sinks, commands)
+        asked = stack.enter_context(stop_signals(commands))
+        history_batch = _history_batch(setup, task, sinks, commands, asked, stdout)
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
         saver = BackgroundSaver(task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic)
@@ -57,7 +59,6 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
             setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended,
         )  # fmt: skip
-        stack.enter_context(stop_signals(commands))
         sinks.listen()
         if setup.data is None:
             setup.directory.write_default_options(setup.values.chosen)
@@ -133,22 +134,31 @@ def _sample_rows(side: Side) -> list[list[np.ndarray]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _history_batch(setup: Setup, task: Task, loader: Loader, sinks: Sinks, commands: Commands) -> Batch | None:
+def _history_batch(
+    setup: Setup, task: Task, sinks: Sinks, commands: Commands, asked: threading.Event, stdout: TextIO
+) -> Batch | None:
     """The faces of the preview history: those stored with the model, or the first ones, or those the user picks.
-    New ones are stored with the model."""
+    New ones are stored with the model. They are drawn apart from the training's samples, whose order stays."""
     stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
     choose = setup.values["choose_preview_history"] and sinks.has_window()
     if not setup.values["write_preview_history"] or (stored is not None and not choose):
         return stored
-    while True:
-        batch = next(loader)
-        task.data.sample_for_preview = previewsample.to_stored(batch)
-        if not choose:
-            break
-        sinks.emit(Previewed(task.iteration, task.preview(batch)))
-        command = _next(commands, sinks.has_window)
-        if command is None or command.name == "stop":
-            break
+    if choose:
+        print("Choose the faces of the preview history in the window: p shows the next ones, space the next page, "
+              "Enter takes them.", file=stdout, flush=True)  # fmt: skip
+        sinks.listen()
+    with start_loader(setup, 0, lambda text: sinks.emit(Warned(text)), seed=setup.seed ^ HISTORY_SEED) as loader:
+        while True:
+            batch = next(loader)
+            task.data.sample_for_preview = previewsample.to_stored(batch)
+            if not choose:
+                break
+            sinks.emit(Previewed(task.iteration, task.preview(batch)))
+            command = _next(commands, sinks.has_window)
+            if asked.is_set():
+                raise KeyboardInterrupt
+            if command is None or command.name == "stop":
+                break
     return previewsample.from_stored(task.data.sample_for_preview, setup.requests)
 
 
@@ -172,8 +182,9 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
 
 
 @contextlib.contextmanager
-def stop_signals(commands: Commands) -> Iterator[None]:
-    """Ctrl-C, a closed terminal and the polite kill save and leave; a second Ctrl-C aborts."""
+def stop_signals(commands: Commands) -> Iterator[threading.Event]:
+    """Ctrl-C, a closed terminal and the polite kill save and leave; a second Ctrl-C aborts. Yields what says that one
+    has come."""
     asked = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -190,7 +201,7 @@ def stop_signals(commands: Commands) -> Iterator[None]:
         numbers.append(signal.SIGHUP)  # the terminal was closed
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ from core.options import Option, OptionError, Values, settle
 from core.values import parse_sets
 from models import MODELS, ModelSpec, Task
 from samplelib.faceset import Faceset
-from samplelib.process import check
+from samplelib.process import suitable
 
 Say = Callable[[str], None]
 BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
@@ -149,7 +149,7 @@ def prepare(
     values = choose_values(spec, given, directory, data, terminal)
     requests = spec.requests(values)
     for side, request in requests.items():
-        check(facesets[side], request)
+        facesets[side] = suitable(facesets[side], request, functools.partial(_say_of, say, side))
     seed = args.seed if args.seed is not None else secrets.randbits(31)
     return Setup(spec, directory, data, values, device, facesets, requests, seed)
 

@@ -40,6 +40,8 @@ class Sinks:
         self._sinks: list[Callable[[Event], object]] = []
         self._stdin, self._commands = stdin, commands
         self._keyboard = stdin.isatty()
+        self._keys = StopKeys(None, commands)
+        self._stack.callback(lambda: self._keys.close())
         self._window_open = False
         problem = display_problem(os.environ, sys.platform) if window else "not wanted"
         self._add(
@@ -60,7 +62,7 @@ class Sinks:
             self._window = Window(commands, self._lost)
             self._sinks.append(self._window)
             self._stack.callback(self._window.close)
-        else:
+        elif window:
             self.emit(Warned(f"No preview window ({problem}): previews go to {prefix}_preview_*.jpg."))
 
     def __enter__(self) -> Sinks:
@@ -70,9 +72,10 @@ class Sinks:
         self._stack.close()
 
     def listen(self) -> None:
-        """From now on Enter in the terminal stops."""
+        """From now on Enter in the terminal stops. May be called again once an Enter was used up."""
         if self._keyboard:
-            self._stack.callback(StopKeys(self._stdin, self._commands).close)
+            self._keys.close()
+            self._keys = StopKeys(self._stdin, self._commands)
 
     def has_window(self) -> bool:
         return self._window_open
@@ -97,6 +100,5 @@ class Sinks:
         """The window is gone: go on without it."""
         self._window_open = False
         self._files.activate()
-        self.emit(
-            Warned(f"{reason[:1].upper()}{reason[1:]}. Training goes on; previews go to JPG files in the model folder.")
-        )
+        what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
+        self.emit(Warned(f"{what}. Previews go to JPG files in the model folder from now on."))

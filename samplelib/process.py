@@ -8,6 +8,7 @@ picture is shrunk as 8-bit and only then made float (DFL: the other way round), 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,25 @@ def check(faceset: Faceset, request: SampleRequest) -> None:
             f"{' or '.join(sorted(small))} faces (found: {found}). "
             f"Extract the faces as {request.face_type} or wider, or choose a model of a smaller face type."
         )
+
+
+def suitable(faceset: Faceset, request: SampleRequest, warn: Callable[[str], object]) -> Faceset:
+    """The faces that contain the area the model wants; `warn` gets one line when some do not.
+
+    Raises FacesetError, as `check`, when most do not: then the whole set is of the wrong type.
+    """
+    wanted = FACE_TYPES[request.face_type]
+    kept = [index for index, sample in enumerate(faceset.samples) if FACE_TYPES[sample.face_type] >= wanted]
+    dropped = len(faceset) - len(kept)
+    if dropped == 0:
+        return faceset
+    if dropped >= len(kept):
+        check(faceset, request)
+    small = [sample for sample in faceset.samples if FACE_TYPES[sample.face_type] < wanted]
+    named = ", ".join(f"{sample.filename} ({sample.face_type})" for sample in small[:3])
+    more = f" and {dropped - 3} more" if dropped > 3 else ""
+    warn(f"{named}{more}: cannot show {request.face_type}; skipped")
+    return faceset.subset(kept)
 
 
 def load(sample: Sample) -> Pixels:

@@ -14,7 +14,7 @@ from core.imagelib import warp
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
-from samplelib.process import Pixels, check, load, process
+from samplelib.process import Pixels, check, load, process, suitable
 from samplelib.sampling import Order, generator, yaw_bins
 
 STILL = {"rotation": 0.0, "scale": 0.0, "shift": 0.0}
@@ -199,6 +199,17 @@ def test_faces_that_show_too_little_are_refused_before_training(tmp_path: Path) 
         check(faceset, SampleRequest(64, "whole_face"))
     for words in ("wants whole_face", "3 of type full_face", "1 of type whole_face", "Extract the faces"):
         assert words in str(caught.value)
+
+
+def test_a_few_faces_that_show_too_little_are_left_out(tmp_path: Path) -> None:
+    make_folder(tmp_path, 3)
+    write_face(tmp_path / "narrow.jpg", noise(9, 96), mean_landmarks(96, "full_face"), "full_face")
+    faceset, lines = Faceset.open(tmp_path, silent), []  # type: ignore[var-annotated]
+    kept = suitable(faceset, SampleRequest(64, "whole_face"), lines.append)
+    assert lines == ["narrow.jpg (full_face): cannot show whole_face; skipped"]
+    assert [sample.filename for sample in kept.samples] == ["00000.jpg", "00001.jpg", "00002.jpg"]
+    assert (kept.samples[2].landmarks == faceset.samples[2].landmarks).all()
+    assert suitable(faceset, SampleRequest(64, "full_face"), lines.append) is faceset
 
 
 def test_mark_only_frames_are_aligned(tmp_path: Path) -> None:
