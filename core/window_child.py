@@ -83,6 +83,9 @@ class Frames:
         self._map.close()
 
 
+CLOSED_POLLS = 8
+
+
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
@@ -101,6 +104,7 @@ def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
     parent = os.getppid()
     shown = -1
     seen = False
+    unseen = 0  # polls in a row: a window that is being resized may be reported invisible for a moment
     while not gone.is_set() and os.getppid() == parent:
         if frames.number != shown:
             first = shown < 0
@@ -115,7 +119,8 @@ def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
             say(f"key {code}")
         visible = is_visible(cv2, title)
         # some window systems never report visibility: only a change from visible means closed
-        if seen and not visible:
+        unseen = 0 if visible else unseen + 1
+        if seen and unseen >= CLOSED_POLLS:
             say("closed")
             return
         seen = seen or visible

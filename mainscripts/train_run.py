@@ -18,7 +18,7 @@ import numpy as np
 from core import previewsample
 from core.batch import Batch, Side
 from core.device import describe
-from core.events import Command, Commands, Event, Failed, Previewed, Started, Stopped, Warned
+from core.events import Command, Commands, Event, Failed, Previewed, Stopped, Warned
 from core.saver import BackgroundSaver
 from core.summary import summary
 from core.trainer import Cadence, Trainer
@@ -105,8 +105,7 @@ def show_samples(setup: Setup, args: argparse.Namespace, stdin: TextIO, stdout: 
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
         loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(Warned(text))))
         stack.enter_context(stop_signals(commands))
-        name = setup.directory.full_name
-        sinks.emit(Started(name, 0, 0, (), np.empty((0, 0), np.float32)))
+        print("Showing samples, training nothing: p draws the next ones, Enter ends.", file=stdout, flush=True)
         sinks.listen()
         while True:
             batch = next(loader)

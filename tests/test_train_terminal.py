@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from screen import Screen
-from tests_support import ROOT
+from tests_support import ROOT, soon
 from training import ENVIRONMENT, command, digest, run
 
 from core.modeldir import ModelDir
@@ -161,10 +161,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_trainer_leaves_nothing(
     assert workers
     me.child.kill(signal.SIGKILL)
     me.code()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert soon(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     done = run(command(faces, copy, "--no-preview", "--target-iter", "5", small=False))
     assert done.returncode == 0, done.stderr
 
@@ -180,13 +177,32 @@ def test_the_window_from_first_picture_to_enter(faces: Path, copy: Path, screen:
     try:
         for key, proof in [("s", "]["), ("b", "Backup made"), ("p", ""), ("space", ""), ("l", ""), ("Return", "Done.")]:
             screen.press(key)
-            deadline = time.monotonic() + 30
-            while proof not in log.read_text() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert proof in log.read_text(), log.read_text()
+            assert soon(lambda proof=proof: proof in log.read_text()), log.read_text()
         assert trainer.wait(30) == 0
     finally:
         trainer.kill()
         trainer.wait()
     assert ModelDir(copy / "new_SAEHD_autobackups" / "01", "new", "SAEHD").read_data().iter >= 3
     assert ModelDir(copy, "new", "SAEHD").read_data().iter > 3
+
+
+def test_history_faces_are_chosen_in_the_window(faces: Path, copy: Path, screen: Screen) -> None:
+    log = copy / "log.txt"
+    sets = ["--set", "target_iter=0", "--set", "write_preview_history=y", "--set", "choose_preview_history=y"]
+    with log.open("w") as out:
+        trainer = subprocess.Popen(
+            command(faces, copy, *sets, small=False), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            env={**ENVIRONMENT, "DISPLAY": screen.environ["DISPLAY"]},
+        )  # fmt: skip
+    try:
+        assert soon(lambda: "Choose the faces" in log.read_text()), log.read_text()
+        screen.press("p")
+        screen.press("Return")
+        history = copy / "new_SAEHD_history" / "SAEHD"
+        assert soon(lambda: (history / "0000010.jpg").exists()), log.read_text()
+        screen.press("Return")
+        assert trainer.wait(30) == 0
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert ModelDir(copy, "new", "SAEHD").read_data().sample_for_preview is not None

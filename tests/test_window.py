@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from screen import Screen
+from tests_support import soon
 
 from core.events import Command, Event, Previewed, Started, Stepped
 from core.window import Window, display_problem, key_name, picture_file
@@ -47,19 +48,14 @@ class Trainer:
 @pytest.fixture
 def trainer(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
-    trainer = Trainer()
-    assert trainer.window.ready.wait(60), trainer.lost
+    for _ in range(3):  # without a window manager Xvfb now and then leaves a new window unpainted
+        trainer = Trainer()
+        assert trainer.window.ready.wait(60), trainer.lost
+        if soon(lambda: screen.picture().any(), 5):
+            break
+        trainer.window.close()
     yield trainer
     trainer.window.close()
-
-
-def soon(condition: Callable[[], object], seconds: float = 40.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def started() -> Started:
