@@ -12,6 +12,7 @@ Notable choices:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
@@ -54,7 +55,7 @@ class LrDropout:
         return draws.clamp_(KEPT - 1, KEPT).neg_().add_(KEPT)  # 77 - 76 or 77 - 77
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Common part of AdaBelief and RMSprop over named weights.
 
     weights: `<part>/<DFL's weight name without :0>` -> parameter; all of them are in the file. trained: the names
@@ -169,9 +170,9 @@ class Optimizer:
         # On the CPU reading a value back is free, elsewhere it would wait for the device.
         return None if norm.device.type == "cpu" and scale.item() == 1.0 else scale
 
+    @abstractmethod
     def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
         """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Array]:
         """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""

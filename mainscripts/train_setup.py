@@ -113,7 +113,9 @@ def choose_values(
         return initial
     defaults = {**initial, **initial.chosen}
     fixed = {key: defaults[key] for key in given if key in defaults}
-    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, defaults, fixed, first_run=data is None))
+    values = settle(spec.rows, prompts.ask_rows(terminal, spec.rows, defaults, fixed, first_run=data is None))
+    values.chosen = {**initial.chosen, **values.chosen}  # --set may also have switched off what has no row yet
+    return values
 
 
 def read_data(directory: ModelDir) -> ModelData | None:
