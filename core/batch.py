@@ -23,8 +23,10 @@ class SampleRequest:
 
     names: keys of `ARRAYS`, in the order of the batch. resolution: pixels. face_type: DFL's long name
     (`whole_face`). flip: mirror with probability 0.4. random_warp: bend the `warped` image only.
-    uniform_yaw: draw every yaw bin equally often. The ranges are DFL's augmentation limits: rotation in
-    degrees, scale as +-fraction, shift as +-fraction of the width.
+    uniform_yaw: draw every yaw bin equally often. ct_mode: colour transfer (`core.imagelib.color_transfer`) from a
+    random face of side `ct_from` onto `warped` and `target`. hsv_power: hue, saturation and light of `warped` shifted at
+    random (0 = not). The ranges are DFL's augmentation limits: rotation in degrees, scale as +-fraction, shift as
+    +-fraction of the width.
     """
 
     resolution: int
@@ -33,6 +35,9 @@ class SampleRequest:
     flip: bool = False
     random_warp: bool = True
     uniform_yaw: bool = False
+    ct_mode: str = "none"
+    ct_from: str = ""
+    hsv_power: float = 0.0
     rotation: float = 10.0
     scale: float = 0.15
     shift: float = 0.05
