@@ -24,8 +24,8 @@ class SampleRequest:
     names: keys of `ARRAYS`, in the order of the batch. resolution: pixels. face_type: DFL's long name
     (`whole_face`). flip: mirror with probability 0.4. random_warp: bend the `warped` image only.
     uniform_yaw: draw every yaw bin equally often. ct_mode: colour transfer (`core.imagelib.color_transfer`) from a
-    random face of side `ct_from` onto `warped` and `target`. hsv_power: hue, saturation and light of `warped` shifted at
-    random (0 = not). The ranges are DFL's augmentation limits: rotation in degrees, scale as +-fraction, shift as
+    random face of side `ct_from` onto `warped` and `target`. hsv_power: random shift of hue, saturation and light of
+    `warped` (0 = none). The ranges are DFL's augmentation limits: rotation in degrees, scale as +-fraction, shift as
     +-fraction of the width.
     """
 

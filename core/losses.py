@@ -195,3 +195,24 @@ def blur_out_mask(target: Tensor, mask: Tensor, resolution: int) -> Tensor:
     weight = 1 - gaussian_blur(mask, sigma)
     weight = torch.where(weight == 0, torch.ones_like(weight), weight)
     return target * mask + spread / weight * outside
+
+
+def style_loss(target: Tensor, drawn: Tensor, radius: float, weight: float) -> Tensor:
+    """Distance of the channels' means and standard deviations over space, both images blurred by `radius` before
+    (Huang and Belongie 2017, as DFL computes it)."""
+    target, drawn = gaussian_blur(target, radius), gaussian_blur(drawn, radius)
+    total = drawn.new_zeros(len(drawn))
+    for moment in (lambda x: x.mean((2, 3)), lambda x: (x.var((2, 3), correction=0) + 1e-5).sqrt()):
+        total = total + (moment(drawn) - moment(target)).square().mean(1)
+    return total * weight
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Sum of squared differences of neighbours in rows and columns (DFL on NHWC arrays)."""
+    down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+    return down.square().sum((1, 2, 3)) + right.square().sum((1, 2, 3))
+
+
+def logits_loss(logits: Tensor, real: bool) -> Tensor:
+    """Sigmoid cross entropy of a discriminator's map with all ones (real) or all zeros, averaged over the map."""
+    return torch.nn.functional.softplus(-logits if real else logits).mean((1, 2, 3))

@@ -62,6 +62,22 @@ class Conv(nn.Module):
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
+class ConvTransposed(nn.Module):
+    """Transposed 3x3 convolution with bias; the output's side is the input's times `stride` (TensorFlow's SAME)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(inputs, outputs, 3, 3).contiguous(memory_format=CHANNELS_LAST))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            return F.conv_transpose2d(x, self.weight, self.bias, padding=1)
+        h, w = x.shape[2] * self.stride, x.shape[3] * self.stride
+        return F.conv_transpose2d(x, self.weight, self.bias, self.stride)[:, :, :h, :w]
+
+
 class Dense(nn.Module):
     """x @ W + b with W (in, out), no activation."""
 
@@ -155,6 +171,7 @@ class Inter(nn.Module):
         super().__init__()
         self.outputs, self.low, self.flags = outputs, low, flags
         self.dense1, self.dense2 = Dense(inputs, width), Dense(width, low * low * outputs)
+        self.side = low if "t" in flags else 2 * low  # of what comes out
         if "t" not in flags:
             self.upscale1 = Upscale(outputs, outputs, activation(flags))
 

@@ -3,7 +3,8 @@
 Notable choices:
 - The update is memory traffic. On the CPU each tensor is walked in chunks that stay in the cache while all operations
   of the update pass over them; elsewhere weights, gradients and moments are views of one flat buffer each, so an
-  update is a handful of kernels whatever the number of tensors.
+  update is a handful of kernels whatever the number of tensors. With `offload` the moments stay in main memory and
+  weights and gradients visit them there chunk by chunk: slow, but the device holds weights and gradients alone.
 - Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
 - The mask of learning rate dropout is a counter-based hash of seed, iteration and element: it does not depend on chunks
   or on what was drawn before, and costs a third of drawing from a generator.
@@ -25,10 +26,11 @@ KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
 
 
 class LrDropout:
-    """Which elements learning rate dropout lets move in a step: 77 of 256, drawn anew each iteration."""
+    """Which elements learning rate dropout lets move in a step: 77 of 256, drawn anew each iteration. on_cpu: the draw
+    is made there, which spares the device some memory."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, on_cpu: bool = False) -> None:
+        self.seed, self.on_cpu = seed, on_cpu
         self._counter = self._words = torch.empty(0, dtype=torch.int32)
 
     def keys(self, iteration: int, tensors: int) -> list[list[int]]:
@@ -39,6 +41,7 @@ class LrDropout:
 
     def mask(self, key: Sequence[int], count: int, device: torch.device) -> Tensor:
         """(count,) uint8: 1 where an element moves, 0 where not. Overwritten by the next call."""
+        device = torch.device("cpu") if self.on_cpu else device
         words = (count + 3) // 4
         if self._counter.numel() < words or self._counter.device != device:
             self._counter = torch.arange(words, dtype=torch.int32, device=device)
@@ -59,7 +62,8 @@ class Optimizer(ABC):
     """Common part of AdaBelief and RMSprop over named weights.
 
     weights: `<part>/<DFL's weight name without :0>` -> parameter; all of them are in the file. trained: the names
-    that are stepped (default: all). lr_cos: period in iterations, 0 = constant rate. `iterations` counts steps.
+    that are stepped (default: all). lr_cos: period in iterations, 0 = constant rate. offload: moments live and updates
+    happen in main memory. `iterations` counts steps.
     """
 
     slots: tuple[str, ...]
@@ -74,18 +78,24 @@ class Optimizer(ABC):
         lr_cos: int = 0,
         dropout: LrDropout | None = None,
         flat: bool | None = None,
+        offload: bool = False,
     ) -> None:
         self.weights = dict(weights)
         self.lr, self.clip_norm, self.lr_cos, self.dropout = lr, clip_norm, lr_cos, dropout
         self.iterations = 0
         self.trained = [name for name in self.weights if trained is None or name in trained]
         device = next(iter(self.weights.values())).device
-        flat = device.type != "cpu" if flat is None else flat
-        self.moments = {slot: {n: torch.zeros_like(w.detach()) for n, w in self.weights.items()} for slot in self.slots}
+        self.home = torch.device("cpu") if offload else device
+        flat = device.type != "cpu" and not offload if flat is None else flat
+        self.moments = {
+            slot: {name: torch.zeros_like(weight.detach(), device=self.home) for name, weight in self.weights.items()}
+            for slot in self.slots
+        }
         self.flat_gradient: Tensor | None = self._flatten() if flat else None
         self._spans = self._split(CHUNK)
         longest = max((span[0].numel() for spans in self._spans for span in spans), default=0)
-        self._scratch = [torch.empty(longest, device=device) for _ in range(3)]
+        self._scratch = [torch.empty(longest, device=self.home) for _ in range(3)]
+        self._visitors = [torch.empty(longest, device=self.home) for _ in range(2)] if offload else []
 
     def _flatten(self) -> Tensor:
         """Moves trained weights, their gradients and moments into one buffer each; returns the gradients'."""
@@ -146,11 +156,15 @@ class Optimizer(ABC):
         for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
             start, mask = 0, gradient
             if self.dropout:
-                mask = self.dropout.mask(keys[i], gradient.numel(), gradient.device)
+                mask = self.dropout.mask(keys[i], gradient.numel(), self.home)
             for span in spans:
                 weight, count = span[0], span[0].numel()
                 scratch, second, keep = (buffer[:count] for buffer in self._scratch)
                 piece = gradient[start : start + count]
+                if self._visitors:
+                    weight, piece = (
+                        there[:count].copy_(x) for there, x in zip(self._visitors, (weight, piece), strict=True)
+                    )
                 if scale is not None:
                     piece = torch.mul(piece, scale, out=second)
                 direction = self.update(piece, span[1:], scratch)
@@ -159,6 +173,8 @@ class Optimizer(ABC):
                     weight.addcmul_(scratch, keep.copy_(mask[start : start + count]), value=-lr)
                 else:
                     weight.addcdiv_(direction, scratch, value=-lr)
+                if self._visitors:
+                    span[0].copy_(weight)
                 start += count
 
     def _clip_scale(self, gradients: Sequence[Tensor]) -> Tensor | None:
@@ -168,7 +184,7 @@ class Optimizer(ABC):
         norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
         scale = (self.clip_norm / norm).clamp(max=1.0)
         # On the CPU reading a value back is free, elsewhere it would wait for the device.
-        return None if norm.device.type == "cpu" and scale.item() == 1.0 else scale
+        return None if norm.device.type == "cpu" and scale.item() == 1.0 else scale.to(self.home)
 
     @abstractmethod
     def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:

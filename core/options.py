@@ -42,13 +42,14 @@ def _always(_: Answers) -> bool:
 class Option:
     """One option.
 
-    key: DFL's key in data.dat. label: DFL's prompt label. default: a value, or a function of the defaults of the
-    rows before (DFL: stored values and defaults, not what was just typed). low, high: inclusive range. shown: the
-    range as the prompt shows it, where DFL's spelling is not `low-high`. ask: `create` rows shape the weights and
-    are asked once, `always` rows again at every override. when: whether to ask, given the answers so far. forced:
-    what other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values
-    that older files use, mapped to ours. stored: whether the choice is kept with the model, else it counts once.
-    check: a rule of its own; raises ValueError saying what is allowed.
+    key: DFL's key in data.dat. label: DFL's prompt label. help: what it does; advice: when to use it. default: a
+    value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just typed);
+    with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the prompt shows
+    it, where DFL's spelling is not `low-high`. ask: `create` rows shape the weights and are asked once, `always` rows
+    again at every override. when: whether to ask, given the answers so far; condition: the same in words. forced: what
+    other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values that older
+    files use, mapped to ours. stored: whether the choice is kept with the model, else it counts once. check: a rule of
+    its own; raises ValueError saying what is allowed. default_text: a computed default in words, for the docs.
     """
 
     key: str
@@ -56,6 +57,8 @@ class Option:
     label: str
     help: str
     default: Any
+    advice: str = ""
+    follows: bool = False
     low: float | None = None
     high: float | None = None
     shown: str | None = None
@@ -63,11 +66,17 @@ class Option:
     group: str = ""
     ask: Literal["create", "always"] = "always"
     when: Callable[[Answers], bool] = _always
+    condition: str = ""
     forced: Callable[[Answers], Any] | None = None
     tidy: Callable[[Any, Answers], Any] | None = None
     spellings: tuple[tuple[Any, Any], ...] = ()
     stored: bool = True
     check: Callable[[str], str] | None = None
+    default_text: str = ""
+
+    def explanation(self) -> str:
+        """What `?` prints: what the option does, and when to use it."""
+        return " ".join(text for text in (self.help, self.advice) if text)
 
     def allowed(self) -> str:
         """What the option takes, in words: for error messages and docs."""
@@ -170,7 +179,8 @@ def find(rows: Iterable[Option], key: str) -> Option:
 
 def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dict[str, Any]:
     """The default of every row: the stored value, else the preferred one (DFL's `default_options.dat`), else the
-    row's own. Stored values of a model are believed even outside the prompt's range."""
+    row's own. Stored values of a model are believed even outside the prompt's range. Rows whose own default follows
+    from the answers are left out; `complete` adds them."""
     result: dict[str, Any] = {}
     for row in rows:
         if row.stored and row.key in stored:
@@ -180,17 +190,25 @@ def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dic
                 raise OptionError(f"Stored with the model: {error} Restore its data.dat from a backup.") from None
         elif row.stored and row.key in preferred:
             result[row.key] = row.parse(preferred[row.key])
-        else:
+        elif not row.follows:
             result[row.key] = row.default(result) if callable(row.default) else row.default
     return result
 
 
-def settle(rows: Sequence[Option], answers: Answers) -> Values:
-    """Complete answers -> Values: rounds what needs rounding, then applies what options force on each other."""
+def complete(rows: Sequence[Option], answers: Answers) -> dict[str, Any]:
+    """The answers, rounded where they need rounding, with the defaults that follow from them."""
     chosen = dict(answers)
     for row in rows:
+        if row.follows and row.key not in chosen:
+            chosen[row.key] = row.default(chosen)
         if row.tidy is not None:
             chosen[row.key] = row.tidy(chosen[row.key], chosen)
+    return chosen
+
+
+def settle(rows: Sequence[Option], answers: Answers) -> Values:
+    """Complete answers -> Values: rounds what needs rounding, then applies what options force on each other."""
+    chosen = complete(rows, answers)
     effective = dict(chosen)
     for row in rows:
         forced = row.forced(chosen) if row.forced is not None else None
@@ -220,11 +238,15 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
 
 def markdown(rows: Sequence[Option]) -> str:
     """The rows as a table for docs/options.md."""
-    lines = ["| key | question | default | allowed | asked | what it does |", "|---|---|---|---|---|---|"]
-    own = defaults(rows, {}, {})
+    lines = [
+        "| key | question | default | allowed | asked | what it does | when to use it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    own = settle(rows, defaults(rows, {}, {}))
     for row in rows:
-        asked = "once" if row.ask == "create" else "every override"
-        lines.append(
-            f"| `{row.key}` | {row.label} | {row.show(own[row.key])} | {row.allowed()} | {asked} | {row.help} |"
-        )
+        asked = "once, for a new model" if row.ask == "create" else "for a new model and at every override"
+        asked += f", {row.condition}" if row.condition else ""
+        default = row.default_text or row.show(own[row.key])
+        cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from core.options import Answers, Option, OptionError
+from core.options import Answers, Option, OptionError, complete
 
 T = TypeVar("T")
 
@@ -67,7 +67,10 @@ def ask(terminal: Terminal, prompt: str, parse: Callable[[str], T], help: str = 
 def ask_row(terminal: Terminal, row: Option, default: Any) -> Any:
     """Asks one row; Enter alone takes the default. The value taken is echoed."""
     value = ask(
-        terminal, prompt_text(row, default), lambda answer: row.parse(answer) if answer else default, help=row.help
+        terminal,
+        prompt_text(row, default),
+        lambda answer: row.parse(answer) if answer else default,
+        help=row.explanation(),
     )
     terminal.say(row.show(value))
     return value
@@ -77,13 +80,14 @@ def ask_rows(
     terminal: Terminal, rows: Sequence[Option], defaults: Answers, given: Mapping[str, Any], first_run: bool
 ) -> dict[str, Any]:
     """Answers to all rows that apply. given: answers fixed on the command line, not asked. On later runs only
-    `always` rows are asked; the others keep their default, which is then the stored value."""
-    answers = dict(defaults)
-    answers.update(given)
+    `always` rows are asked; the others keep their default, which is then the stored value. A default that `defaults`
+    lacks follows from the answers before it."""
+    answers = {**defaults, **given}
     for row in rows:
         if row.key in given or (row.ask == "create" and not first_run) or not row.when(answers):
             continue
-        answers[row.key] = ask_row(terminal, row, answers[row.key])
+        default = answers[row.key] if row.key in answers else complete(rows, answers)[row.key]
+        answers[row.key] = ask_row(terminal, row, default)
     return answers
 
 

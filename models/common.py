@@ -1,59 +1,20 @@
-"""Option rows shared by the models, in the order DFL asks them.
+"""Option rows shared by the models. Each is written once here; a model lists the keys it asks, in DFL's order (`pick`).
 
-Labels, keys, defaults and ranges are DFL's. DFL clamps a number outside its range silently; these rows ask again.
+Labels, keys and defaults are DFL's; ranges are the wider of DFL's and MVE's. DFL clamps a number outside its range
+silently; these rows ask again.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from core.options import Answers, Option
 
-SESSION = (
-    Option(
-        "autobackup_hour", "int", "Autobackup every N hour",
-        "Copies the model to its autobackups folder whenever another N hours have passed. The newest copy is 01, the "
-        "oldest of the 24 is dropped. 0 switches it off; 1 or 2 is a good safety net for long trainings.",
-        default=0, low=0, high=24, shown="0..24", group="session",
-    ),
-    Option(
-        "write_preview_history", "bool", "Write preview history",
-        "Saves a preview picture of always the same faces at regular intervals into the model's history folder, so "
-        "that you can leaf through how it learned. Costs little time and some disk space.",
-        default=False, group="session",
-    ),
-    Option(
-        "choose_preview_history", "bool", "Choose image for the preview history",
-        "Lets you pick the faces of the preview history in the window: p shows the next ones, space the next page, "
-        "Enter takes them. n keeps the present ones, or takes the first that come.",
-        default=False, stored=False, when=lambda answers: bool(answers["write_preview_history"]), group="session",
-    ),
-    Option(
-        "target_iter", "int", "Target iteration",
-        "Training saves and pauses when this iteration is reached. 0 trains until you stop it.",
-        default=0, low=0, group="session",
-    ),
-    Option(
-        "random_src_flip", "bool", "Flip SRC faces randomly",
-        "Mirrors some of the src faces. Helps when src lacks one side of the face; a mirrored face is a slightly "
-        "different person, so leave it off when src covers all directions.",
-        default=False, group="session",
-    ),
-    Option(
-        "random_dst_flip", "bool", "Flip DST faces randomly",
-        "Mirrors some of the dst faces. Makes the swap more robust in directions that dst shows rarely; "
-        "recommended unless src and dst are flipped already.",
-        default=True, group="session",
-    ),
-    Option(
-        "batch_size", "int", "Batch_size",
-        "How many faces of each side the network sees per iteration. Larger learns more steadily and needs more "
-        "memory; 4 to 16 are usual. It can be changed at any time.",
-        default=4, low=1, group="session",
-    ),
-)  # fmt: skip
-
 FACE_TYPES = ("h", "mf", "f", "wf", "head")
+CT_MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
 
 ARCHI_PATTERN = re.compile(r"(df|liae)(-[udtc]+)?")
 
@@ -64,6 +25,10 @@ def check_archi(text: str) -> str:
     if not ARCHI_PATTERN.fullmatch(archi):
         raise ValueError("df or liae, optionally followed by - and letters of u d t c, such as df-ud or liae-udt")
     return archi
+
+
+def is_df(answers: Answers) -> bool:
+    return str(answers["archi"]).startswith("df")
 
 
 def tidy_resolution(resolution: int, answers: Answers) -> int:
@@ -82,107 +47,269 @@ def default_mask_dims(so_far: Answers) -> int:
     return even(int(so_far["d_dims"]) // 3, so_far)
 
 
+def default_patch_size(answers: Answers) -> int:
+    """DFL: an eighth of the resolution just chosen."""
+    return int(answers["resolution"]) // 8
+
+
 def asks_masked_training(answers: Answers) -> bool:
     """Only face types that show more than the face's own mask area are asked."""
     return answers["face_type"] in ("wf", "head")
 
 
+def asks_gan_size(answers: Answers) -> bool:
+    return bool(answers["gan_power"])
+
+
+def only_df(power: float, answers: Answers) -> float:
+    """DFL: true face needs src and dst to share an inter; with liae it is 0."""
+    return power if is_df(answers) else 0.0
+
+
+def in_pretraining(value: Any) -> Callable[[Answers], Any]:
+    """What pretraining makes of an option, whatever was chosen."""
+    return lambda chosen: value if chosen.get("pretrain") else None
+
+
+SESSION = (
+    Option(
+        "autobackup_hour", "int", "Autobackup every N hour",
+        "Copies the model to its autobackups folder whenever another N hours have passed. The newest copy is 01, the "
+        "oldest of the 24 is dropped. 0 switches it off.",
+        advice="1 or 2 is a good safety net for long trainings.",
+        default=0, low=0, high=24, shown="0..24", group="session",
+    ),
+    Option(
+        "write_preview_history", "bool", "Write preview history",
+        "Saves a preview picture of always the same faces at regular intervals into the model's history folder, so "
+        "that you can leaf through how it learned.",
+        advice="Costs little time and some disk space.",
+        default=False, group="session",
+    ),
+    Option(
+        "choose_preview_history", "bool", "Choose image for the preview history",
+        "Lets you pick the faces of the preview history in the window: p shows the next ones, space the next page, "
+        "Enter takes them. n keeps the present ones, or takes the first that come.",
+        advice="Pick faces with the expressions and directions that matter to you.",
+        default=False, stored=False, when=lambda answers: bool(answers["write_preview_history"]),
+        condition="if preview history is written", group="session",
+    ),
+    Option(
+        "target_iter", "int", "Target iteration",
+        "Training saves and pauses when this iteration is reached. 0 trains until you stop it.",
+        advice="Useful for comparing settings, and for letting a machine stop by itself.",
+        default=0, low=0, group="session",
+    ),
+    Option(
+        "random_src_flip", "bool", "Flip SRC faces randomly",
+        "Mirrors some of the src faces.",
+        advice="Helps when src lacks one side of the face. A mirrored face is a slightly different person, so leave it "
+        "off when src covers all directions. Pretraining flips both sides.",
+        default=False, forced=in_pretraining(True), group="session",
+    ),
+    Option(
+        "random_dst_flip", "bool", "Flip DST faces randomly",
+        "Mirrors some of the dst faces, which makes the swap more robust in directions that dst shows rarely.",
+        advice="Recommended, unless src and dst are flipped already.",
+        default=True, forced=in_pretraining(True), group="session",
+    ),
+    Option(
+        "batch_size", "int", "Batch_size",
+        "How many faces of each side the network sees per iteration. More is steadier and needs more memory.",
+        advice="4 to 16 are usual. It can be changed at any time.",
+        default=4, low=1, default_text="4; 8 on a card of 4 GB or more", group="session",
+    ),
+)  # fmt: skip
+
 NETWORK = (
     Option(
         "resolution", "int", "Resolution",
-        "Side of the square face the network learns, in pixels, rounded down to a multiple of 16 (32 with d or t). "
-        "Twice the resolution needs about four times the memory and time: 128 to 256 suits most cards.",
+        "Side of the square face the network learns, in pixels, rounded down to a multiple of 16 (32 with d or t).",
+        advice="Twice the resolution needs about four times the memory and time: 128 to 256 suits most cards.",
         default=128, low=64, high=640, ask="create", tidy=tidy_resolution, group="network",
     ),
     Option(
         "face_type", "choice", "Face type",
         "How much of the head is learned: h half face, mf mid-full, f full face from brow to chin, wf whole face "
-        "with forehead, head with hair. Your facesets must show at least as much. f and wf are the usual choices.",
+        "with forehead, head with hair. Your facesets must show at least as much.",
+        advice="f and wf are the usual choices; head wants XSeg masks and a high resolution.",
         default="f", choices=FACE_TYPES, ask="create", group="network",
     ),
     Option(
         "archi", "text", "AE architecture",
         "df keeps src's likeness best and wants similar head shapes; liae adapts better to dst's light and shape. "
         "Letters after a dash: u more likeness, d doubles the resolution at the same cost, t sharper and slower, "
-        "c cosine activation (experimental). df-ud and liae-ud are good starts.",
+        "c cosine activation (experimental).",
+        advice="df-ud and liae-ud are good starts. A trained liae is reused for another pair by deleting inter_AB.",
         default="liae-ud", ask="create", check=check_archi, group="network",
     ),
     Option(
         "ae_dims", "int", "AutoEncoder dimensions",
         "Width of the bottleneck that holds identity and expression. Too small and expressions are lost; more costs "
-        "memory. 256 is balanced.",
-        default=256, low=32, high=1024, ask="create", group="network",
+        "memory.",
+        advice="256 is balanced.",
+        default=256, low=32, high=2048, ask="create", group="network",
     ),
     Option(
         "e_dims", "int", "Encoder dimensions",
-        "Base width of the encoder, which reads the faces. More helps it tell features apart and costs memory. "
-        "Made even.",
+        "Base width of the encoder, which reads the faces. Made even.",
+        advice="64 is balanced; more helps it tell features apart and costs memory.",
         default=64, low=16, high=256, ask="create", tidy=even, group="network",
     ),
     Option(
         "d_dims", "int", "Decoder dimensions",
-        "Base width of the decoder, which draws the faces. More gives finer detail; this is where most of the memory "
-        "goes. Made even.",
+        "Base width of the decoder, which draws the faces. Made even.",
+        advice="More gives finer detail; this is where most of the memory goes.",
         default=64, low=16, high=256, ask="create", tidy=even, group="network",
     ),
     Option(
         "d_mask_dims", "int", "Decoder mask dimensions",
-        "Base width of the part that draws the mask. A third of the decoder dimensions is enough for ordinary masks; "
-        "use more for XSeg masks with fine outlines. Made even.",
-        default=default_mask_dims, low=16, high=256, ask="create", tidy=even, group="network",
+        "Base width of the part that draws the mask. Made even.",
+        advice="A third of the decoder dimensions is enough for ordinary masks; use more for XSeg masks with fine "
+        "outlines.",
+        default=default_mask_dims, low=16, high=256, ask="create", tidy=even,
+        default_text="a third of the default decoder dimensions: 22", group="network",
     ),
 )  # fmt: skip
 
 LOSS = (
     Option(
         "masked_training", "bool", "Masked training",
-        "Learns the masked face only and leaves the background alone, so that all capacity goes into the face. "
-        "Recommended with XSeg masks; off, the network also learns what surrounds the face.",
-        default=True, when=asks_masked_training, group="loss",
+        "Learns the masked face only and leaves the background alone, so that all capacity goes into the face. Off, "
+        "the network also learns what surrounds the face.",
+        advice="Recommended, above all with XSeg masks.",
+        default=True, when=asks_masked_training, condition="if the face type is wf or head", group="loss",
     ),
     Option(
         "eyes_mouth_prio", "bool", "Eyes and mouth priority",
-        "Weighs errors at eyes and mouth far more: sharper eyes, correct gaze, better teeth. Switch it on once the "
-        "faces are clear, or from the start if the gaze goes wrong.",
+        "Weighs errors at eyes and mouth far more: sharper eyes, correct gaze, better teeth.",
+        advice="Switch it on once the faces are clear, or from the start if the gaze goes wrong; off again before GAN.",
         default=False, group="loss", spellings=((None, False),),
     ),
     Option(
         "uniform_yaw", "bool", "Uniform yaw distribution of samples",
-        "Draws every head direction equally often, so that rare side faces are learned too. Useful when a faceset "
-        "has few profiles; do without it otherwise.",
-        default=False, group="loss",
+        "Draws every head direction equally often, so that rare side faces are learned too.",
+        advice="For the early part of a training whose facesets have few profiles. Pretraining switches it on.",
+        default=False, forced=in_pretraining(True), group="loss",
     ),
     Option(
         "blur_out_mask", "bool", "Blur out mask",
         "Blurs what lies just outside the mask in the training pictures, so that hair or background edges there do "
-        "not leak into the face. Wants good masks on both sides.",
+        "not leak into the face.",
+        advice="Wants good masks (XSeg) on both sides.",
         default=False, group="loss",
     ),
 )  # fmt: skip
 
-TRAIN = (
+TRAINING = (
+    Option(
+        "models_opt_on_gpu", "bool", "Place models and optimizer on GPU",
+        "Keeps the optimizer's memory on the graphics card. Off, it stays in main memory and the weights are updated "
+        "there: a larger network or batch fits, and every iteration takes longer. Nothing changes on a CPU.",
+        advice="Leave it on unless the card runs out of memory.",
+        default=True, group="training",
+    ),
     Option(
         "adabelief", "bool", "Use AdaBelief optimizer?",
-        "AdaBelief learns faster and more accurately and needs one more number of memory per weight than RMSprop. "
-        "Leave it on unless memory is short. Switching starts the optimizer's memory anew.",
+        "AdaBelief learns faster and more accurately and needs one more number of memory per weight than RMSprop.",
+        advice="Leave it on unless memory is short. Switching starts the optimizer's memory anew.",
         default=True, group="training",
     ),
     Option(
         "lr_dropout", "choice", "Use learning rate dropout",
-        "Late in training it brings out fine detail and steadies the faces: switch it on when the loss hardly moves "
-        "any more, before GAN. y: on; cpu: on, with the draw kept off the graphics card; n: off.",
-        default="n", choices=("n", "y", "cpu"), group="training", spellings=((False, "n"), (True, "y")),
+        "Lets a random third of the weights move in each iteration, at a rate that swings: brings out fine detail and "
+        "steadies the faces. y: on; cpu: on, with the draw made by the processor, which saves card memory; n: off.",
+        advice="When the loss hardly moves any more: once before random warp is switched off, again after, before GAN.",
+        default="n", choices=("n", "y", "cpu"), spellings=((False, "n"), (True, "y")),
+        forced=in_pretraining("n"), group="training",
     ),
     Option(
         "random_warp", "bool", "Enable random warp of samples",
-        "Bends the input pictures at random, which is what makes the two faces share expressions. Needed for most of "
-        "the training; switch it off near the end for extra sharpness.",
-        default=True, group="training",
+        "Bends the input pictures at random, which is what makes the two faces share expressions.",
+        advice="On for most of the training, until the faces hardly get clearer; then off for sharpness. Without it "
+        "liae's inter_AB rests.",
+        default=True, forced=in_pretraining(False), group="training",
+    ),
+    Option(
+        "random_hsv_power", "float", "Random hue/saturation/light intensity",
+        "Shifts hue, saturation and light of the src faces that go into the network, so that it learns to ignore them.",
+        advice="0.05 steadies the colours when src's light differs from picture to picture.",
+        default=0.0, low=0.0, high=0.3, shown="0.0 .. 0.3", forced=in_pretraining(0.0), group="training",
     ),
     Option(
         "clipgrad", "bool", "Enable gradient clipping",
-        "Limits how far one iteration can move the weights. Makes a collapse less likely, costs a little speed and "
-        "learning. Use it with small batches or if a training collapsed before.",
+        "Limits how far one iteration can move the weights. Makes a collapse less likely, costs a little speed.",
+        advice="With small batches, with style powers, or if a training collapsed before.",
+        default=False, group="training",
+    ),
+    Option(
+        "pretrain", "bool", "Enable pretraining mode",
+        "Trains on the faces of many people (--pretraining-data-dir) instead of src and dst, so that a new model knows "
+        "faces before it meets yours. Switched off again, the iteration counter and the inters start anew.",
+        advice="For a new model, before its first pair: it then needs far fewer iterations for each.",
         default=False, group="training",
     ),
 )  # fmt: skip
+
+GAN = (
+    Option(
+        "gan_power", "float", "GAN power",
+        "Trains a second network to tell drawn faces from real ones, and the model to fool it: fine skin detail. It "
+        "needs more memory and time.",
+        advice="0.1, late: random warp off, lr dropout done, most other options off. Make a backup first; too much or "
+        "too early gives artefacts.",
+        default=0.0, low=0.0, high=10.0, shown="0.0 .. 10.0", forced=in_pretraining(0.0), group="gan",
+    ),
+    Option(
+        "gan_patch_size", "int", "GAN patch size",
+        "Side in pixels of what the second network judges at a time. A larger patch sees more and learns slower.",
+        advice="An eighth of the resolution. Changing it starts the GAN anew.",
+        default=default_patch_size, follows=True, low=3, high=640, when=asks_gan_size,
+        condition="if GAN power is not 0", default_text="resolution / 8", group="gan",
+    ),
+    Option(
+        "gan_dims", "int", "GAN dimensions",
+        "Base width of the second network. More tells finer and costs memory.",
+        advice="16 is enough for most. Changing it starts the GAN anew.",
+        default=16, low=4, high=512, when=asks_gan_size, condition="if GAN power is not 0", group="gan",
+    ),
+)  # fmt: skip
+
+STYLE = (
+    Option(
+        "true_face_power", "float", "'True face' power.",
+        "Pulls the codes of src's faces towards those of dst, with a network that tries to tell them apart: the result "
+        "looks more like src, at the price of dst's expression.",
+        advice="Only df has it. Late, and little: 0.01. Make a backup first.",
+        default=0.0, low=0.0, high=1.0, shown="0.0000 .. 1.0", when=is_df, tidy=only_df,
+        condition="if the architecture is df", group="style",
+    ),
+    Option(
+        "face_style_power", "float", "Face style power",
+        "Makes the swapped face take over the colours and contrast of dst's face inside the mask.",
+        advice="0.001 to 10, once the face is clear, and not for ever. It can make a training collapse: make a backup "
+        "first, and try colour transfer before it.",
+        default=0.0, low=0.0, high=100.0, shown="0.0..100.0", forced=in_pretraining(0.0), group="style",
+    ),
+    Option(
+        "bg_style_power", "float", "Background style power",
+        "Makes the swapped face's surroundings follow those of dst, so that the seam is less visible. Src's likeness "
+        "suffers.",
+        advice="2 to 10 for face types that show background. It can make a training collapse: make a backup first.",
+        default=0.0, low=0.0, high=100.0, shown="0.0..100.0", forced=in_pretraining(0.0), group="style",
+    ),
+    Option(
+        "ct_mode", "choice", "Color transfer for src faceset",
+        "Gives src's faces the colours of random dst faces while training: rct, lct and mkl match mean and spread, idt "
+        "and sot the whole distribution (slower to compute).",
+        advice="Try it when skin tone or light of src and dst differ: rct first, or what looks right at merging.",
+        default="none", choices=CT_MODES, forced=in_pretraining("none"), group="style",
+    ),
+)  # fmt: skip
+
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE)}
+
+
+def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:
+    """The rows of `keys` in that order, with other defaults where given. Raises KeyError for a row that is not here."""
+    return tuple(replace(ROWS[key], default=defaults[key]) if key in defaults else ROWS[key] for key in keys)

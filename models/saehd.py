@@ -1,7 +1,7 @@
 """SAEHD: the df and liae networks with flags u, d, t, c, and the model's specification.
 
 df: one inter, a decoder for each person. liae: inter_AB sees both persons, inter_B only dst; one decoder. The
-networks differ in nothing else, so each is a SwapNet of under 30 lines; `models.swap` trains any SwapNet.
+networks differ in nothing else, so each is a SwapNet of some 30 lines; `models.swap` trains any SwapNet.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from torch import Tensor
 from core.batch import SampleRequest
 from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
-from models.common import LOSS, NETWORK, SESSION, TRAIN, check_archi
+from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
+from models.common import check_archi, pick
+from models.net import SwapNet
 from models.spec import ModelSpec
-from models.swap import SwapNet, SwapTask
+from models.swap import SwapTask
 
 FACE_TYPES = {"h": "half_face", "mf": "midfull_face", "f": "full_face", "wf": "whole_face", "head": "head"}
 
 
 class DF(SwapNet):
     """code = inter(encoder(x)); decoder_src and decoder_dst draw."""
+
+    fresh_after_pretraining = ("inter",)
 
     def __init__(self, values: Values, flags: str, low: int) -> None:
         super().__init__()
@@ -34,9 +38,8 @@ class DF(SwapNet):
         code: Tensor = self.inter(self.encoder(x))
         return code
 
-    def decode(self, code: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        drawn: tuple[Tensor, Tensor] = self.decoder_src(code) if side == "src" else self.decoder_dst(code)
-        return drawn
+    def decoder_of(self, side: str) -> Decoder:
+        return self.decoder_src if side == "src" else self.decoder_dst
 
     def codes(self, x: Tensor) -> Tensor:
         return self.code(x, "src")
@@ -46,12 +49,14 @@ class DF(SwapNet):
         faces, masks = zip(self.decoder_src(src), self.decoder_dst(dst), strict=True)
         return torch.cat(faces), torch.cat(masks)
 
-    def swap_code(self, x: Tensor) -> Tensor:
-        return self.code(x, "dst")
+    def swap_code(self, dst_code: Tensor) -> Tensor:
+        return dst_code
 
 
 class LIAE(SwapNet):
     """src code = [AB, AB], dst code = [B, AB], swap code = [AB, AB] of the dst image; one decoder."""
+
+    fresh_after_pretraining = ("inter_AB", "inter_B")
 
     def __init__(self, values: Values, flags: str, low: int) -> None:
         super().__init__()
@@ -66,9 +71,8 @@ class LIAE(SwapNet):
         shared = self.inter_AB(encoded)
         return torch.cat((shared if side == "src" else self.inter_B(encoded), shared), 1)
 
-    def decode(self, code: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        drawn: tuple[Tensor, Tensor] = self.decoder(code)
-        return drawn
+    def decoder_of(self, side: str) -> Decoder:
+        return self.decoder
 
     def codes(self, x: Tensor) -> Tensor:
         encoded = self.encoder(x)
@@ -79,8 +83,9 @@ class LIAE(SwapNet):
     def decode_both(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         return self.decode(codes, "dst")
 
-    def swap_code(self, x: Tensor) -> Tensor:
-        return self.code(x, "src")
+    def swap_code(self, dst_code: Tensor) -> Tensor:
+        shared = dst_code.chunk(2, 1)[1]
+        return torch.cat((shared, shared), 1)
 
     def trained(self, values: Values) -> tuple[str, ...]:
         """Without random warp inter_AB rests, as DFL does: src's likeness then settles in what is left."""
@@ -101,35 +106,46 @@ def make_net(values: Values, generator: torch.Generator) -> SwapNet:
     return net
 
 
+def make_adversaries(values: Values, net: SwapNet, generator: torch.Generator) -> dict[str, Adversary]:
+    """Those whose power is not 0, by the stem of their file. True face judges codes, so it needs df's one inter."""
+    found: list[Adversary] = []
+    if values["true_face_power"] and isinstance(net, DF):
+        judge = CodeDiscriminator(values["ae_dims"], net.inter.side)
+        found.append(Adversary("code_discriminator", "D_code_opt", "dis", judge, values["true_face_power"]))
+    if values["gan_power"]:
+        patches = PatchDiscriminator(values["gan_patch_size"], 3, values["gan_dims"])
+        found.append(Adversary("GAN", "GAN_opt", "D_src", patches, values["gan_power"]))
+    for adversary in found:
+        init_weights(adversary.net, generator)
+    return {adversary.stem: adversary for adversary in found}
+
+
 def requests(values: Values) -> dict[str, SampleRequest]:
-    """The samples each side needs."""
+    """The samples each side needs. Colour transfer and HSV shift are for src, as in DFL."""
+    common = {
+        "resolution": values["resolution"],
+        "face_type": FACE_TYPES[values["face_type"]],
+        "random_warp": values["random_warp"],
+        "uniform_yaw": values["uniform_yaw"],
+    }
+    colours = {"ct_mode": values["ct_mode"], "ct_from": "dst", "hsv_power": values["random_hsv_power"]}
     return {
-        side: SampleRequest(
-            resolution=values["resolution"],
-            face_type=FACE_TYPES[values["face_type"]],
-            flip=values[f"random_{side}_flip"],
-            random_warp=values["random_warp"],
-            uniform_yaw=values["uniform_yaw"],
-        )
-        for side in ("src", "dst")
+        "src": SampleRequest(**common, flip=values["random_src_flip"], **colours),
+        "dst": SampleRequest(**common, flip=values["random_dst_flip"]),
     }
 
 
 SAEHD = ModelSpec(
     name="SAEHD",
-    rows=(*SESSION, *NETWORK, *LOSS, *TRAIN),
+    rows=pick(
+        *("autobackup_hour", "write_preview_history", "choose_preview_history", "target_iter"),
+        *("random_src_flip", "random_dst_flip", "batch_size"),
+        *("resolution", "face_type", "archi", "ae_dims", "e_dims", "d_dims", "d_mask_dims"),
+        *("masked_training", "eyes_mouth_prio", "uniform_yaw", "blur_out_mask"),
+        *("models_opt_on_gpu", "adabelief", "lr_dropout", "random_warp", "random_hsv_power"),
+        *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
+        *("ct_mode", "clipgrad", "pretrain"),
+    ),
     requests=requests,
-    task=lambda spec, values, **where: SwapTask(spec, values, make_net, **where),
-    inactive={
-        "models_opt_on_gpu": None,
-        "random_hsv_power": 0.0,
-        "gan_power": 0.0,
-        "gan_patch_size": None,
-        "gan_dims": None,
-        "true_face_power": 0.0,
-        "face_style_power": 0.0,
-        "bg_style_power": 0.0,
-        "ct_mode": "none",
-        "pretrain": False,
-    },
+    task=lambda spec, values, **where: SwapTask(spec, values, make_net, make_adversaries, **where),
 )

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.batch import Batch, Page, SampleRequest, Swap
-from core.modeldir import ModelData, ModelDir, ModelError, Part
-from core.options import Kind, Option, OptionError, Values, resolve
+from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
+from core.options import Option, OptionError, Values, resolve
 
 PRECISIONS = ("full",)
 
@@ -27,8 +27,9 @@ class PartError(ModelError):
 class Task(ABC):
     """A built model: network, losses and optimizers on one device.
 
-    Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (the optimizer:
-    fresh when missing) and give the five methods below. `data` is the model's record: iteration, options, losses.
+    Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
+    adversaries: fresh when missing) and give the methods below. `data` is the model's record: iteration, options and
+    losses.
     """
 
     network_parts: tuple[str, ...]
@@ -77,18 +78,24 @@ class Task(ABC):
         Raises PartError before anything is changed when a tensor has another shape or type.
         """
 
+    def renewed(self, stored: Mapping[str, Any]) -> dict[str, str]:
+        """Parts that start anew because an option was changed from what is `stored`: stem -> the reason."""
+        return {}
+
     def load(self, folder: str | Path, name: str, reinit: Collection[str] = ()) -> list[str]:
         """Reads model `name` (DFL's files) from `folder`; returns lines the user should see.
 
-        reinit: network parts to start anew, there or not. Raises ModelError for another missing or an unreadable
-        part, PartError for one that does not fit; nothing on disk is changed.
+        reinit: parts to start anew, there or not. Raises ModelError for another missing or an unreadable part,
+        PartError for one that does not fit; nothing on disk is changed. Where the stored model was pretraining and this
+        one is not, it counts from 0 again (DFL).
         """
         directory = ModelDir(folder, name, self.spec.name)
         missing = directory.missing(self.network_parts)
         # Weights are sometimes passed on without their record: they start at iteration 0.
         recorded = directory.data_path.exists() or len(missing) == len(self.network_parts)
         data = directory.read_data() if recorded else ModelData()
-        unwanted = sorted(set(missing) - set(reinit))
+        fresh = {stem: f"{stem} starts anew" for stem in reinit} | self.renewed(upgrade(data.options))
+        unwanted = sorted(set(missing) - set(fresh))
         if unwanted:
             raise ModelError(
                 f"{', '.join(directory.part_path(stem).name for stem in unwanted)} missing in {directory.folder}. "
@@ -96,16 +103,21 @@ class Task(ABC):
             )
         parts: dict[str, Part] = {}
         for stem in (*self.network_parts, *self.optional_parts):
-            part = None if stem in reinit else directory.read_part(stem)
+            part = None if stem in fresh else directory.read_part(stem)
             if part is not None:
                 parts[stem] = part
-        notes = [f"{stem} starts anew; the next save writes {directory.part_path(stem).name}." for stem in reinit]
+        absent = [stem for stem in self.optional_parts if stem not in parts and stem not in fresh]
+        notes = [f"{reason}; the next save writes {directory.part_path(stem).name}." for stem, reason in fresh.items()]
         if not recorded:
             notes.append(f"{directory.data_path.name} is missing: weights only, counting from iteration 0.")
+        if absent:
+            notes.append(f"{', '.join(absent)}: not saved with the model yet, so fresh.")
         notes += self.load_parts(parts)
-        self.data = data
-        self.data.options = {**data.options, **self.values.chosen}
-        return notes + self.spec.not_active(self.data.options)
+        if data.options.get("pretrain") and not self.values.get("pretrain"):
+            data = replace(data, iter=0, loss_history=LossHistory(), sample_for_preview=None)
+            notes.append("Pretraining is over: iterations and losses count from 0 again.")
+        self.data = replace(data, options={**data.options, **self.values.chosen})
+        return notes
 
     def save(self, folder: str | Path, name: str) -> None:
         """Writes model `name` as DFL's files into `folder`: parts, optimizer, data.dat, summary."""
@@ -114,17 +126,12 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model by name: its option rows, the samples it wants and how it is built.
-
-    inactive: options DFL knows and this version does not act on, with the value that means "off" (None: any value
-    changes nothing here). They are kept in the files, and named when a stored model uses them.
-    """
+    """A model by name: its option rows, the samples it wants and how it is built."""
 
     name: str
     rows: tuple[Option, ...]
     requests: Callable[[Values], dict[str, SampleRequest]]
     task: Callable[..., Task]
-    inactive: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(
         self,
@@ -135,44 +142,21 @@ class ModelSpec:
         """Complete, validated options. given: what the user asks for; stored: options of an existing model (what
         shaped its weights is believed even outside the prompt's range); preferred: defaults that replace the
         rows' own. Raises OptionError."""
-        own = {key: value for key, value in given.items() if key not in self.inactive}
-        off = {key: self._off(key, value) for key, value in given.items() if key in self.inactive}
-        stored, preferred = upgrade(stored or {}), upgrade(preferred or {})
-        values = resolve(self.rows, own, stored, preferred)
-        values.chosen.update(off)
-        return values
-
-    def _off(self, key: str, value: Any) -> Any:
-        """The value of an option this version does not act on, given by text or typed; raises unless it is off."""
-        off = self.inactive[key]
-        if off is None:
-            return value
-        kind: Kind = "bool" if isinstance(off, bool) else "float" if isinstance(off, float) else "text"
-        if Option(key, kind, key, "", off).parse(value) != off:
-            raise OptionError(f"{key}: got {value!r}; this version can only leave it at {off!r}.")
-        return off
+        return resolve(self.rows, given, upgrade(stored or {}), upgrade(preferred or {}))
 
     def with_defaults(self, **defaults: Any) -> ModelSpec:
         """The same model with other defaults, such as a batch size that suits the device."""
         rows = tuple(replace(row, default=defaults[row.key]) if row.key in defaults else row for row in self.rows)
         return replace(self, rows=rows)
 
-    def build(self, values: Values, device: Any = "cpu", precision: str = "full", seed: int = 0) -> Task:
-        """The network on `device` with fresh weights drawn from `seed`."""
+    def build(
+        self, values: Values, device: Any = "cpu", precision: str = "full", seed: int = 0, training: bool = True
+    ) -> Task:
+        """The network on `device` with fresh weights drawn from `seed`. Without `training` it can only draw: no
+        optimizers, no adversaries, and `load` reads the network alone."""
         if precision not in PRECISIONS:
             raise OptionError(f"precision: got {precision!r}, allowed is {' / '.join(PRECISIONS)}.")
-        return self.task(self, values, device=device, precision=precision, seed=seed)
-
-    def not_active(self, options: Mapping[str, Any]) -> list[str]:
-        """One line naming the stored options that this version does not act on, or nothing."""
-        used = [
-            f"{key} {options[key]}"
-            for key, off in self.inactive.items()
-            if off is not None and key in options and options[key] != off
-        ]
-        if not used:
-            return []
-        return [f"Not yet active in this version, kept in the model's files untouched: {', '.join(used)}."]
+        return self.task(self, values, device=device, precision=precision, seed=seed, training=training)
 
 
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:

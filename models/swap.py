@@ -7,8 +7,7 @@ over the batch (DFL), so a larger batch takes larger steps into the same optimiz
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,10 @@ from core.modeldir import Part
 from core.nn import CHANNELS_LAST, load_state, misfit, named_tensors, state
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 from core.options import Values
+from models.adversary import Adversary
+from models.net import SwapNet
 from models.spec import ModelSpec, PartError, Task
+from models.terms import Inputs, against_artefacts, background_style, face_style, of_src
 
 SIDES = ("src", "dst")
 LR_COS = 500  # DFL: the period of the learning rate where lr dropout is on
@@ -29,45 +31,10 @@ CELLS_HEIGHT = 800  # pixels of a preview page
 WIDE = 256  # above this side a page has two columns
 
 
-class SwapNet(nn.Module):
-    """Parts and wiring of a swap network; children are the part files, in DFL's order.
-
-    Images are (N, C, H, W) in [0, 1], channels_last; a decoder returns face and mask.
-    """
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.named_children())
-
-    @abstractmethod
-    def code(self, x: Tensor, side: str) -> Tensor:
-        """The code of images of one side."""
-
-    @abstractmethod
-    def decode(self, code: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        """Face and mask that `side`'s decoder draws."""
-
-    @abstractmethod
-    def codes(self, x: Tensor) -> Tensor:
-        """The codes of a batch whose first half is src and second half dst: shared parts run once."""
-
-    @abstractmethod
-    def decode_both(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Faces and masks of `codes`, each half by its own side's decoder."""
-
-    @abstractmethod
-    def swap_code(self, x: Tensor) -> Tensor:
-        """The code of dst images from which src's decoder draws the swap."""
-
-    def trained(self, values: Values) -> tuple[str, ...]:
-        """The parts that training moves; the others' moments stay in the optimizer file."""
-        return self.parts
-
-
 class SwapTask(Task):
-    """A swap network with its losses and optimizer on one device. `make_net(values, generator)` builds the network."""
+    """A swap network with its losses, adversaries and optimizers on one device. `make_net(values, generator)` builds
+    the network, `make_adversaries(values, net)` what stands against it."""
 
-    optional_parts = ("src_dst_opt",)
     loss_names = ("src_loss", "dst_loss")
 
     def __init__(
@@ -75,31 +42,54 @@ class SwapTask(Task):
         spec: ModelSpec,
         values: Values,
         make_net: Callable[[Values, torch.Generator], SwapNet],
+        make_adversaries: Callable[[Values, SwapNet, torch.Generator], dict[str, Adversary]],
         device: Any = "cpu",
         precision: str = "full",
         seed: int = 0,
+        training: bool = True,
     ) -> None:
         super().__init__(spec, values)
         self.device = torch.device(device)
         self.precision = precision
-        self.net = make_net(values, torch.Generator().manual_seed(seed)).to(self.device)
+        generator = torch.Generator().manual_seed(seed)
+        self.net = make_net(values, generator).to(self.device)
+        self.adversaries = make_adversaries(values, self.net, generator) if training else {}
         self.network_parts = self.net.parts
-        self.optimizer = self._make_optimizer(seed)
+        self.modules: dict[str, nn.Module] = {part: self.net.get_submodule(part) for part in self.net.parts}
+        self.optimizers: dict[str, Optimizer] = {}
+        if training:
+            trained = self.net.trained(values)
+            for part, module in self.modules.items():
+                module.requires_grad_(part in trained)
+            self.optimizers["src_dst_opt"] = self._make_optimizer(dict(self.net.named_parameters()), trained, seed)
+        for number, adversary in enumerate(self.adversaries.values(), 1):
+            adversary.net.to(self.device)
+            self.modules[adversary.stem] = adversary.net
+            named = {f"{adversary.scope}.{name}": weight for name, weight in adversary.net.named_parameters()}
+            adversary.optimizer = self._make_optimizer(named, (adversary.scope,), seed + number)
+            self.optimizers[adversary.optimizer_stem] = adversary.optimizer
+        self.optional_parts = tuple(stem for stem in (*self.modules, *self.optimizers) if stem not in self.net.parts)
 
-    def _make_optimizer(self, seed: int) -> Optimizer:
+    def _make_optimizer(self, named: Mapping[str, nn.Parameter], trained: Collection[str], seed: int) -> Optimizer:
+        """The optimizer of weights named `<part>.<weight>`, of which those of `trained` parts move."""
         values = self.values
-        trained_parts = self.net.trained(values)
-        for part in self.net.parts:
-            self.net.get_submodule(part).requires_grad_(part in trained_parts)
-        weights = {name.replace(".", "/"): weight for name, weight in self.net.named_parameters()}
+        weights = {name.replace(".", "/"): weight for name, weight in named.items()}
         slow = values["lr_dropout"] != "n"
         return (AdaBelief if values["adabelief"] else RMSprop)(
             weights,
-            trained=[name for name in weights if name.partition("/")[0] in trained_parts],
+            trained=[name for name in weights if name.partition("/")[0] in trained],
             clip_norm=1.0 if values["clipgrad"] else 0.0,
             lr_cos=LR_COS if slow else 0,
-            dropout=LrDropout(seed) if slow else None,
+            dropout=LrDropout(seed, on_cpu=values["lr_dropout"] == "cpu") if slow else None,
+            offload=self.device.type != "cpu" and not values["models_opt_on_gpu"],
         )
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The network's own. Raises RuntimeError in a task that only draws."""
+        if not self.optimizers:
+            raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
+        return self.optimizers["src_dst_opt"]
 
     def upload(self, array: Any, name: str) -> Tensor:
         """The array `name` of a sample, (N, C, H, W), on the task's device in float32. Raises ValueError for another
@@ -120,36 +110,79 @@ class SwapTask(Task):
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         self.optimizer.zero_grad()
-        per_sample = self.losses(batch)
-        per_sample.sum().backward()
+        inputs = self.inputs(batch)
+        per_sample, hidden = self._losses(batch, inputs)
+        (per_sample.sum() + hidden.sum()).backward()
         self.optimizer.step()
+        if not self.values.get("pretrain"):
+            self._train_adversaries(inputs)
         src, dst = per_sample.detach().chunk(2)
         return {"src_loss": src.mean(), "dst_loss": dst.mean()}
 
     def losses(self, batch: Batch) -> Tensor:
-        """(2N,) losses, src then dst, with their graph."""
-        resolution = self.values["resolution"]
+        """(2N,) losses as they are displayed, src then dst, with their graph."""
+        return self._losses(batch, self.inputs(batch))[0]
+
+    def inputs(self, batch: Batch) -> Inputs:
+        values, resolution = self.values, self.values["resolution"]
         target, mask = self.both(batch, "target"), self.both(batch, "mask")
-        if self.values["blur_out_mask"]:
+        if values["blur_out_mask"]:
             target = losses.blur_out_mask(target, mask, resolution)
         warped = self.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
-        face, drawn_mask = self.net.decode_both(self.net.codes(warped))
-        face, shown, compared = face.contiguous(), target, face
-        if self.values["masked_training"]:
-            soft = losses.mask_blur(mask, resolution)
-            shown, compared = target * soft, face * soft
-        total = losses.image_loss(shown, compared, resolution) + losses.mask_loss(mask, drawn_mask)
-        if self.values["eyes_mouth_prio"]:
-            total = total + losses.eyes_mouth_loss(target, face, self.both(batch, "mask_em"))
-        return total
+        return Inputs(warped, target, mask, losses.mask_blur(mask, resolution))
+
+    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """(2N,) displayed losses, src then dst, and (N,) what the gradient follows besides: adversaries and what DFL
+        sets against their artefacts."""
+        values, resolution = self.values, self.values["resolution"]
+        codes = self.net.codes(inputs.warped)
+        face, drawn_mask = self.net.decode_both(codes)
+        face, shown, compared = face.contiguous(), inputs.target, face
+        if values["masked_training"]:
+            shown, compared = inputs.target * inputs.soft, face * inputs.soft
+        total = losses.image_loss(shown, compared, resolution) + losses.mask_loss(inputs.mask, drawn_mask)
+        if values["eyes_mouth_prio"]:
+            total = total + losses.eyes_mouth_loss(inputs.target, face, self.both(batch, "mask_em"))
+        src_code, dst_code = codes.chunk(2)
+        if power := values.get("face_style_power"):
+            total = total + of_src(power * face_style(self.net, dst_code, face, drawn_mask))
+        if power := values.get("bg_style_power"):
+            total = total + of_src(power * background_style(self.net, dst_code, inputs))
+        hidden = face.new_zeros(len(src_code))
+        if judge := self.adversaries.get("code_discriminator"):
+            hidden = hidden + judge.fool(src_code)
+        if judge := self.adversaries.get("GAN"):
+            hidden = hidden + judge.fool(compared.chunk(2)[0])
+            if values["masked_training"]:
+                hidden = hidden + against_artefacts(face, inputs)
+        return total, hidden
+
+    def _train_adversaries(self, inputs: Inputs) -> None:
+        """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
+        what they need."""
+        if not self.adversaries:
+            return
+        with torch.no_grad():
+            if "code_discriminator" in self.adversaries:
+                src_code, dst_code = self.net.codes(inputs.warped).chunk(2)
+            else:
+                src_code = self.net.code(inputs.warped.chunk(2)[0], "src")
+        if judge := self.adversaries.get("code_discriminator"):
+            judge.step(real=dst_code, fake=src_code)
+        if judge := self.adversaries.get("GAN"):
+            with torch.no_grad():
+                real, fake = inputs.target.chunk(2)[0], self.net.decoder_of("src").face(src_code)
+                if self.values["masked_training"]:
+                    real, fake = (image * inputs.soft.chunk(2)[0] for image in (real, fake))
+            judge.step(real=real, fake=fake)
 
     @torch.inference_mode()
     def swap(self, images: Any) -> Swap:
         """The swap of dst images, on the task's device."""
         x = self.upload(images, "target").contiguous(memory_format=CHANNELS_LAST)
-        code = self.net.swap_code(x)
-        face, src_mask = self.net.decode(code, "src")
-        return Swap(face, src_mask, self.net.decode(self.net.code(x, "dst"), "dst")[1])
+        code = self.net.code(x, "dst")
+        face, src_mask = self.net.decode(self.net.swap_code(code), "src")
+        return Swap(face, src_mask, self.net.decoder_of("dst").mask(code))
 
     @torch.inference_mode()
     def preview(self, batch: Batch) -> list[Page]:
@@ -166,8 +199,9 @@ class SwapTask(Task):
             for side in SIDES
         )
         ss, _ = self.net.decode(self.net.code(src, "src"), "src")
-        dd, dd_mask = self.net.decode(self.net.code(dst, "dst"), "dst")
-        sd, sd_mask = self.net.decode(self.net.swap_code(dst), "src")
+        dst_code = self.net.code(dst, "dst")
+        dd, dd_mask = self.net.decode(dst_code, "dst")
+        sd, sd_mask = self.net.decode(self.net.swap_code(dst_code), "src")
         swap_mask = sd_mask if self.values["face_type"] == "head" else dd_mask * sd_mask
         whole = {"S": src, "SS": ss, "D": dst, "DD": dd, "SD": sd}
         masked = {"S": src * src_mask, "SS": ss, "D": dst * dst_mask, "DD": dd * dd_mask, "SD": sd * swap_mask}
@@ -181,27 +215,42 @@ class SwapTask(Task):
         ]
 
     def parts(self) -> dict[str, Part]:
-        return {
-            **{part: state(self.net.get_submodule(part)) for part in self.net.parts},
-            "src_dst_opt": self.optimizer.state(),
-        }
+        networks = {stem: state(module) for stem, module in self.modules.items()}
+        return networks | {stem: optimizer.state() for stem, optimizer in self.optimizers.items()}
+
+    def renewed(self, stored: Mapping[str, Any]) -> dict[str, str]:
+        """DFL's two rules: a first pair after pretraining has new inters, a GAN of another size is a new GAN."""
+        fresh: dict[str, str] = {}
+        if stored.get("pretrain") and not self.values.get("pretrain"):
+            for part in self.net.fresh_after_pretraining:
+                fresh[part] = f"{part} starts anew after pretraining"
+        if "GAN" in self.adversaries:
+            for key in ("gan_patch_size", "gan_dims"):
+                if stored.get(key, self.values[key]) != self.values[key]:
+                    reason = f"{key} was {stored[key]}, is {self.values[key]}: the GAN starts anew"
+                    fresh |= {"GAN": reason, "GAN_opt": reason}
+        return fresh
 
     def load_parts(self, parts: Mapping[str, Part]) -> list[str]:
         """Raises PartError naming file, tensor, expected and found, before anything is changed."""
         for stem, part in parts.items():
-            if stem in self.net.parts:
-                reason = misfit(named_tensors(self.net.get_submodule(stem)), part)
+            if stem in self.modules:
+                reason = misfit(named_tensors(self.modules[stem]), part)
             else:
-                reason = self.optimizer.misfit(part)
+                reason = self.optimizers[stem].misfit(part)
             if reason:
-                raise PartError(f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place.")
-        for stem, part in parts.items():
-            if stem in self.net.parts:
-                load_state(self.net.get_submodule(stem), part)
-        if "src_dst_opt" not in parts:
-            return ["src_dst_opt.npy is missing: the optimizer starts anew."]
-        note = self.optimizer.load_state(parts["src_dst_opt"])
-        return [note] if note else []
+                remedy = f", or start it anew with --reinit {stem}" if stem in self.optional_parts else ""
+                raise PartError(
+                    f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place{remedy}."
+                )
+        notes = []
+        for stem, module in self.modules.items():
+            if stem in parts:
+                load_state(module, parts[stem])
+        for stem, optimizer in self.optimizers.items():
+            if stem in parts and (note := optimizer.load_state(parts[stem])):
+                notes.append(note)
+        return notes
 
 
 def rows_of(columns: list[Tensor]) -> list[list[np.ndarray]]:
