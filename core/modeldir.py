@@ -20,6 +20,8 @@ import numpy as np
 from core import dflfile
 from core.dflfile import DflFileError
 from core.options import Values
+from core.runstate import MAX_BYTES as STATE_LIMIT
+from core.runstate import RunState
 from core.summary import summary
 
 Part = dict[str, Any]
@@ -137,6 +139,7 @@ class ModelDir:
         self.full_name = f"{name}_{class_name}"
         self.data_path = self.path("data.dat")
         self.summary_path = self.path("summary.txt")
+        self.state_path = self.path("facesmith_state.json")
         self.history_folder = self.path("history")
         self.backups_folder = self.path("autobackups")
         self.default_options_path = self.folder / f"{class_name}_default_options.dat"
@@ -182,8 +185,28 @@ class ModelDir:
                 f"{self.data_path.name} cannot be read: {error}\nRestore it from {self.backups_folder.name}."
             ) from error
 
-    def write(self, parts: Mapping[str, Part], data: ModelData, values: Values, device: str = "CPU") -> None:
-        """Writes the whole set: all files beside their targets first, then renamed one after the other."""
+    def read_state(self) -> RunState | None:
+        """What the last save kept of the run's random state; None where there is no such file. Whether it belongs to
+        data.dat is told by its iteration. Raises ModelError when it cannot be read or believed."""
+        try:
+            with self.state_path.open("rb") as file:
+                return RunState.from_json(file.read(STATE_LIMIT + 1))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"{self.state_path.name} cannot be read: {reason}.") from error
+
+    def write(
+        self,
+        parts: Mapping[str, Part],
+        data: ModelData,
+        values: Values,
+        device: str = "CPU",
+        state: RunState | None = None,
+    ) -> None:
+        """Writes the whole set: all files beside their targets first, then renamed one after the other. Without a
+        state the one of an earlier save is removed, as it tells nothing of these files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         staged: list[tuple[Path, Path]] = []
         try:
@@ -193,10 +216,14 @@ class ModelDir:
             staged.append((_stage(self.data_path, dflfile.chunks(data.to_dict())), self.data_path))
             text = summary(self.full_name, data.iter, data.options, values.forced(), device)
             staged.append((_stage(self.summary_path, [text.encode()]), self.summary_path))
+            if state is not None:
+                staged.append((_stage(self.state_path, [state.to_json()]), self.state_path))
             while staged:
                 temporary, path = staged[0]
                 temporary.replace(path)
                 staged.pop(0)
+            if state is None:
+                self.state_path.unlink(missing_ok=True)
         finally:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
@@ -216,8 +243,8 @@ class ModelDir:
         dflfile.write_bytes(self.default_options_path, dflfile.dumps(dict(options)))
 
     def files(self) -> list[Path]:
-        """The model's files as last saved (parts, data.dat, summary), without folders and without ours."""
-        pattern = re.compile(re.escape(self.full_name) + r"_(?!facesmith_).*\.(npy|dat|txt)$")
+        """The model's files as last saved (parts, data.dat, summary, run state), without folders, pictures and lock."""
+        pattern = re.compile(re.escape(self.full_name) + r"_((?!facesmith_).*\.(npy|dat|txt)|facesmith_state\.json)$")
         return sorted(path for path in self.folder.iterdir() if pattern.match(path.name) and path.is_file())
 
     def backup(self) -> Path:

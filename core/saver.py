@@ -11,6 +11,7 @@ from typing import Any
 from core.events import BackedUp, Event, Saved, Saving, Warned
 from core.modeldir import ModelData, ModelDir, Part
 from core.options import Values
+from core.runstate import RunState
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class _Save:
     parts: Mapping[str, Part]
     data: ModelData
     losses: dict[str, float] | None
+    state: RunState
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class _Backup:
 
 
 class BackgroundSaver:
-    """Writes a task's files to `directory`. A failed save is a warning while training goes on; `close` tells."""
+    """Writes a task's files to `directory`, with the seed and position of the run. A failed save is a warning while
+    training goes on; `close` tells."""
 
     def __init__(
         self,
@@ -36,18 +39,21 @@ class BackgroundSaver:
         device: str,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
+        seed: int,
     ) -> None:
         self._task, self._directory, self._values, self._device = task, directory, values, device
-        self._emit, self._clock = emit, clock
+        self._emit, self._clock, self._seed = emit, clock, seed
         # One waiting job: a disk slower than the cadence makes the loop wait rather than fill the memory.
         self._jobs: queue.Queue[_Save | _Backup | None] = queue.Queue(1)
         self._saved_ok = True
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
 
-    def save(self, losses: dict[str, float] | None) -> None:
-        self._emit(Saving(self._task.data.iter))
-        self._jobs.put(_Save(self._task.parts(), self._task.data.copy(), losses))
+    def save(self, losses: dict[str, float] | None, position: int) -> None:
+        """position: batches trained on so far."""
+        data = self._task.data.copy()
+        self._emit(Saving(data.iter))
+        self._jobs.put(_Save(self._task.parts(), data, losses, RunState(data.iter, self._seed, position)))
 
     def backup(self) -> None:
         self._jobs.put(_Backup(self._task.data.iter))
@@ -87,6 +93,6 @@ class BackgroundSaver:
 
     def _write(self, job: _Save) -> None:
         start = self._clock()
-        self._directory.write(job.parts, job.data, self._values, self._device)
+        self._directory.write(job.parts, job.data, self._values, self._device, job.state)
         self._saved_ok = True
         self._emit(Saved(job.data.iter, job.losses, (self._clock() - start) * 1e3, self._directory.folder))

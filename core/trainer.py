@@ -34,7 +34,7 @@ class Trainable(Protocol):
 class Saver(Protocol):
     """Where saves go. `save` and `backup` return at once and report through events; `wait` returns when all is done."""
 
-    def save(self, losses: dict[str, float] | None) -> None: ...
+    def save(self, losses: dict[str, float] | None, position: int) -> None: ...
 
     def backup(self) -> None: ...
 
@@ -58,6 +58,8 @@ class Trainer:
 
     history_batch: fixed faces for the preview history. attended: whether anybody could still give a command; where
     nobody can, the program ends at the target instead of pausing for ever. commands are obeyed between two iterations.
+    position: the number of the first batch; later of the batch after the last one trained on, which a resumed run
+    begins with: batches drawn for a preview only do not count.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Trainer:
         clock: Callable[[], float],
         history_batch: Batch | None = None,
         attended: Callable[[], bool] = lambda: True,
+        position: int = 0,
     ) -> None:
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
         self.attended = attended
+        self.position = self._drawn = position
         self._batch: Batch | None = None
         self._unused = False  # the batch has been previewed, not trained on: a run consumes one per iteration
         self._pending: tuple[int, dict[str, Any], float, float] | None = None
@@ -145,6 +149,7 @@ class Trainer:
 
     def _draw(self) -> None:
         self._batch, self._unused = next(self.batches), True
+        self._drawn += 1
 
     def _iterate(self) -> None:
         """One iteration and whatever is due after it."""
@@ -155,6 +160,7 @@ class Trainer:
         assert batch is not None
         waited = self.clock() - start
         losses = self.task.step(batch)
+        self.position = self._drawn
         self._flush()
         now = self.clock()
         self._pending = (self.iteration, losses, (now - self._mark) * 1e3, waited * 1e3)
@@ -194,7 +200,7 @@ class Trainer:
             # Nothing finite at all stays NaN: a mean of 0 would look perfect.
             sums, counts = np.where(finite, rows, 0).sum(0), np.where(finite.any(0), finite.sum(0), np.nan)
             means = dict(zip(self.task.loss_names, (sums / counts).tolist(), strict=True))
-        self.saver.save(means)
+        self.saver.save(means, self.position)
         self._saved_iteration, self._saved_at = self.iteration, self.clock()
 
     def _pages(self) -> list[Page]:

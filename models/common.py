@@ -147,7 +147,7 @@ NETWORK = (
         "ae_dims", "int", "AutoEncoder dimensions",
         "Width of the bottleneck that holds identity and expression. Too small and expressions are lost; more costs "
         "memory.",
-        advice="256 is balanced.",
+        advice="256 is balanced; more for high resolutions.",
         default=256, low=32, high=2048, ask="create", group="network",
     ),
     Option(

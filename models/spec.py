@@ -94,7 +94,11 @@ class Task(ABC):
         # Weights are sometimes passed on without their record: they start at iteration 0.
         recorded = directory.data_path.exists() or len(missing) == len(self.network_parts)
         data = directory.read_data() if recorded else ModelData()
-        fresh = {stem: f"{stem} starts anew" for stem in reinit} | self.renewed(upgrade(data.options))
+        fresh = {stem: f"{stem} starts anew" for stem in reinit} | {
+            stem: reason
+            for stem, reason in self.renewed(upgrade(data.options)).items()
+            if stem in self.network_parts or directory.part_path(stem).is_file()
+        }
         unwanted = sorted(set(missing) - set(fresh))
         if unwanted:
             raise ModelError(
@@ -107,7 +111,10 @@ class Task(ABC):
             if part is not None:
                 parts[stem] = part
         absent = [stem for stem in self.optional_parts if stem not in parts and stem not in fresh]
-        notes = [f"{reason}; the next save writes {directory.part_path(stem).name}." for stem, reason in fresh.items()]
+        notes = []
+        for reason in dict.fromkeys(fresh.values()):
+            files = [directory.part_path(stem).name for stem in fresh if fresh[stem] == reason]
+            notes.append(f"{reason}; the next save writes {', '.join(files)}.")
         if not recorded:
             notes.append(f"{directory.data_path.name} is missing: weights only, counting from iteration 0.")
         if absent:

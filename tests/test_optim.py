@@ -196,3 +196,21 @@ def test_lr_dropout_holds_back_updates_not_moments(kind: type[Optimizer], flat: 
     assert abs(moved.float().mean().item() - KEPT / 256) < 0.01
     torch.testing.assert_close(weights["b/d/weight"][moved], plain_weights["b/d/weight"][moved])
     assert all(np.array_equal(array, plain.state()[name]) for name, array in optimizer.state().items())
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_an_optimizer_in_main_memory_steps_alike(kind: type[Optimizer]) -> None:
+    """Moments live apart from the weights; weights and gradients visit them."""
+    (one, here), (two, apart) = (
+        make(kind, clip_norm=0.5, lr_cos=500, dropout=LrDropout(3), offload=offload) for offload in (False, True)
+    )
+    for step in range(3):
+        for weights in (one, two):
+            for weight in weights.values():
+                weight.grad = torch.full_like(weight, 0.1 * (step + 1))
+        here.step()
+        apart.step()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    for name, array in here.state().items():
+        np.testing.assert_array_equal(array, apart.state()[name])
+    assert apart.flat_gradient is None and apart.home.type == "cpu"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from core.options import Option, OptionError, find, markdown, resolve, settle
-from models.common import LOSS, NETWORK, SESSION, TRAIN, check_archi
+from models import MODELS
+from models.common import check_archi, pick
 from models.spec import upgrade
 
-ROWS = SESSION + NETWORK + LOSS + TRAIN
+ROWS = MODELS["SAEHD"].rows
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,16 @@ def test_bool_answers(text: object, value: bool) -> None:
         ("archi", "df-x", "df or liae"),
         ("archi", "liae-", "df or liae"),
         ("lr_dropout", "gpu", "n / y / cpu"),
+        ("ae_dims", "2049", "from 32 to 2048"),
+        ("random_hsv_power", "0.31", "a number from 0 to 0.3"),
+        ("gan_power", "10.5", "a number from 0 to 10"),
+        ("gan_power", "nan", "a number from 0 to 10"),
+        ("gan_patch_size", "2", "from 3 to 640"),
+        ("gan_dims", "513", "from 4 to 512"),
+        ("true_face_power", "-0.1", "a number from 0 to 1"),
+        ("face_style_power", "101", "a number from 0 to 100"),
+        ("bg_style_power", "much", "a number from 0 to 100"),
+        ("ct_mode", "lab", "none / rct / lct / mkl / idt / sot"),
     ],
 )
 def test_wrong_values_say_what_is_allowed(key: str, given: object, allowed: str) -> None:
@@ -86,11 +97,11 @@ def test_precedence_given_stored_preferred_default() -> None:
 
 
 def test_stored_shape_is_believed_and_cannot_be_changed() -> None:
-    stored = {"ae_dims": 1500, "archi": "df-ud", "resolution": 672}
+    stored = {"ae_dims": 2500, "archi": "df-ud", "resolution": 672}
     values = resolve(ROWS, {}, stored, {})
-    assert values["ae_dims"] == 1500 and values["resolution"] == 672
-    assert resolve(ROWS, {"ae_dims": 1500}, stored, {})["ae_dims"] == 1500
-    with pytest.raises(OptionError, match="made with 1500"):
+    assert values["ae_dims"] == 2500 and values["resolution"] == 672
+    assert resolve(ROWS, {"ae_dims": 2500}, stored, {})["ae_dims"] == 2500
+    with pytest.raises(OptionError, match="made with 2500"):
         resolve(ROWS, {"ae_dims": 256}, stored, {})
 
 
@@ -125,6 +136,43 @@ def test_forced_value_leaves_the_choice() -> None:
 def test_every_row_has_a_helpful_text_and_a_parsable_default() -> None:
     values = resolve(ROWS, {}, {}, {})
     for row in ROWS:
-        assert len(row.help) > 60, row.key
+        assert len(row.help) >= 30 and len(row.advice) > 20, row.key
         assert row.parse(row.show(values[row.key])) == values[row.key]
     assert markdown(ROWS).count("\n") == len(ROWS) + 2
+
+
+def test_patch_size_follows_the_resolution_chosen() -> None:
+    """DFL: an eighth of it; a stored one and the default options of an earlier model stay."""
+    assert resolve(ROWS, {"resolution": 200, "archi": "df"}, {}, {})["gan_patch_size"] == 24
+    assert resolve(ROWS, {"resolution": 256}, {}, {"gan_patch_size": 8})["gan_patch_size"] == 8
+    assert resolve(ROWS, {}, {"resolution": 256, "gan_patch_size": 10}, {})["gan_patch_size"] == 10
+    assert resolve(ROWS, {"resolution": 256, "gan_patch_size": 40}, {}, {})["gan_patch_size"] == 40
+
+
+def test_true_face_is_for_df() -> None:
+    assert resolve(ROWS, {"archi": "df-ud", "true_face_power": 0.01}, {}, {})["true_face_power"] == 0.01
+    values = resolve(ROWS, {"archi": "liae-ud", "true_face_power": 0.01}, {}, {})
+    assert values["true_face_power"] == 0.0 and values.chosen["true_face_power"] == 0.0
+
+
+def test_pretraining_overrides_and_leaves_the_choices() -> None:
+    choices = {
+        "lr_dropout": "y", "random_warp": True, "gan_power": 0.1, "random_hsv_power": 0.05, "face_style_power": 10.0,
+        "bg_style_power": 10.0, "uniform_yaw": False, "random_src_flip": False, "random_dst_flip": False,
+        "ct_mode": "rct", "true_face_power": 0.01, "archi": "df",
+    }  # fmt: skip
+    values = resolve(ROWS, {**choices, "pretrain": True}, {}, {})
+    assert values.forced() == {
+        "lr_dropout": "n", "random_warp": False, "gan_power": 0.0, "random_hsv_power": 0.0, "face_style_power": 0.0,
+        "bg_style_power": 0.0, "uniform_yaw": True, "random_src_flip": True, "random_dst_flip": True, "ct_mode": "none",
+    }  # fmt: skip
+    assert {key: values.chosen[key] for key in choices} == choices
+    assert values["true_face_power"] == 0.01, "DFL: present in pretraining"
+    assert resolve(ROWS, choices, {}, {}).forced() == {}
+
+
+def test_picked_rows_keep_their_order_and_take_other_defaults() -> None:
+    rows = pick("gan_power", "batch_size", batch_size=8)
+    assert [row.key for row in rows] == ["gan_power", "batch_size"] and rows[1].default == 8
+    with pytest.raises(KeyError):
+        pick("gan_powder")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from core.options import OptionError, resolve
+from core.options import OptionError, defaults, resolve
 from core.prompts import (
     AnswerError,
     Leave,
@@ -19,9 +19,9 @@ from core.prompts import (
     prompt_text,
 )
 from core.terminal import ListTerminal
-from models.common import LOSS, NETWORK, SESSION, TRAIN
+from models import MODELS
 
-ROWS = SESSION + NETWORK + LOSS + TRAIN
+ROWS = MODELS["SAEHD"].rows
 
 
 class Script:
@@ -51,8 +51,8 @@ def row(key: str):  # type: ignore[no-untyped-def]
 
 
 def test_prompts_are_spelled_as_in_dfl() -> None:
-    defaults = resolve(ROWS, {}, {}, {})
-    assert [prompt_text(r, defaults[r.key]) for r in ROWS] == [
+    values = resolve(ROWS, {}, {}, {})
+    assert [prompt_text(r, values[r.key]) for r in ROWS] == [
         "[0] Autobackup every N hour ( 0..24 ?:help ) : ",
         "[n] Write preview history ( y/n ?:help ) : ",
         "[n] Choose image for the preview history ( y/n ?:help ) : ",
@@ -63,7 +63,7 @@ def test_prompts_are_spelled_as_in_dfl() -> None:
         "[128] Resolution ( 64-640 ?:help ) : ",
         "[f] Face type ( h/mf/f/wf/head ?:help ) : ",
         "[liae-ud] AE architecture ( ?:help ) : ",
-        "[256] AutoEncoder dimensions ( 32-1024 ?:help ) : ",
+        "[256] AutoEncoder dimensions ( 32-2048 ?:help ) : ",
         "[64] Encoder dimensions ( 16-256 ?:help ) : ",
         "[64] Decoder dimensions ( 16-256 ?:help ) : ",
         "[22] Decoder mask dimensions ( 16-256 ?:help ) : ",
@@ -71,10 +71,20 @@ def test_prompts_are_spelled_as_in_dfl() -> None:
         "[n] Eyes and mouth priority ( y/n ?:help ) : ",
         "[n] Uniform yaw distribution of samples ( y/n ?:help ) : ",
         "[n] Blur out mask ( y/n ?:help ) : ",
+        "[y] Place models and optimizer on GPU ( y/n ?:help ) : ",
         "[y] Use AdaBelief optimizer? ( y/n ?:help ) : ",
         "[n] Use learning rate dropout ( n/y/cpu ?:help ) : ",
         "[y] Enable random warp of samples ( y/n ?:help ) : ",
+        "[0.0] Random hue/saturation/light intensity ( 0.0 .. 0.3 ?:help ) : ",
+        "[0.0] GAN power ( 0.0 .. 10.0 ?:help ) : ",
+        "[16] GAN patch size ( 3-640 ?:help ) : ",
+        "[16] GAN dimensions ( 4-512 ?:help ) : ",
+        "[0.0] 'True face' power. ( 0.0000 .. 1.0 ?:help ) : ",
+        "[0.0] Face style power ( 0.0..100.0 ?:help ) : ",
+        "[0.0] Background style power ( 0.0..100.0 ?:help ) : ",
+        "[none] Color transfer for src faceset ( none/rct/lct/mkl/idt/sot ?:help ) : ",
         "[n] Enable gradient clipping ( y/n ?:help ) : ",
+        "[n] Enable pretraining mode ( y/n ?:help ) : ",
     ]
 
 
@@ -84,28 +94,38 @@ def test_transcript_help_wrong_then_right() -> None:
     prompt = "[128] Resolution ( 64-640 ?:help ) : "
     allowed = "allowed is a whole number from 64 to 640."
     assert terminal.out.splitlines() == [
-        f"{prompt}?", row("resolution").help, f"{prompt}700", f"resolution: got '700', {allowed}",
+        f"{prompt}?", row("resolution").explanation(), f"{prompt}700", f"resolution: got '700', {allowed}",
         f"{prompt}seven", f"resolution: got 'seven', {allowed}", f"{prompt}192", "192",
     ]  # fmt: skip
 
 
 def test_first_run_asks_all_later_runs_only_what_can_change() -> None:
-    defaults = dict(resolve(ROWS, {}, {}, {}))
+    values = dict(resolve(ROWS, {}, {}, {}))
     terminal = Script(*[""] * 40)
-    ask_rows(terminal, ROWS, defaults, {}, first_run=True)
-    assert (
-        terminal.out.count(" : ") == len(ROWS) - 2
-    )  # not masked training (wf and head only), not the choice of history faces
+    ask_rows(terminal, ROWS, values, {}, first_run=True)
+    asked = [r.key for r in ROWS if r.label in terminal.out]
+    left_out = {"masked_training", "choose_preview_history", "gan_patch_size", "gan_dims", "true_face_power"}
+    assert set(asked) == {r.key for r in ROWS} - left_out, "for face type f, a liae and no GAN"
     terminal = Script(*[""] * 40)
-    ask_rows(terminal, ROWS, defaults, {"batch_size": 8}, first_run=False)
+    ask_rows(terminal, ROWS, values, {"batch_size": 8}, first_run=False)
     assert "Resolution" not in terminal.out and "Batch_size" not in terminal.out and "Blur out mask" in terminal.out
 
 
 def test_masked_training_is_asked_for_whole_face() -> None:
-    defaults = dict(resolve(ROWS, {"face_type": "wf"}, {}, {}))
+    values = dict(resolve(ROWS, {"face_type": "wf"}, {}, {}))
     terminal = Script(*[""] * 40)
-    assert ask_rows(terminal, ROWS, defaults, {}, first_run=True)["masked_training"] is True
+    assert ask_rows(terminal, ROWS, values, {}, first_run=True)["masked_training"] is True
     assert "Masked training" in terminal.out
+
+
+def test_gan_size_is_asked_with_a_gan_and_suggests_an_eighth_of_the_resolution() -> None:
+    """The suggestion follows the answers, before they are rounded to what the architecture takes."""
+    lines = {"Resolution": "200", "AE architecture": "df", "GAN power": "0.1"}
+    labels = [r.label for r in ROWS if r.key not in ("choose_preview_history", "masked_training")]
+    terminal = Script(*[lines.get(label, "") for label in labels])
+    answers = ask_rows(terminal, ROWS, defaults(ROWS, {}, {}), {}, first_run=True)
+    assert answers["gan_patch_size"] == 24 and "[24] GAN patch size" in terminal.out
+    assert "'True face' power." in terminal.out and terminal.lines == []
 
 
 def test_leaving_is_not_a_default() -> None:

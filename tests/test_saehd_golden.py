@@ -15,12 +15,18 @@ import torch
 from core import dflfile
 from core.batch import Batch, Side
 from core.optim import AdaBelief
-from models import MODELS, PartError, Task
+from models import MODELS, PartError
 from models.swap import SwapTask
 
 SPEC = MODELS["SAEHD"]
 NAMES = ("warped", "target", "mask", "mask_em")
-OPTION_SETS = ("base", "unmasked", "eyes_mouth", "blur_out", "clipgrad", "rmsprop", "no_random_warp")
+OPTION_SETS = (
+    "base", "unmasked", "eyes_mouth", "blur_out", "clipgrad", "rmsprop", "no_random_warp", "pretrain", "face_style10",
+    "bg_style10", "gan01", "true_face001",
+)  # fmt: skip
+SCOPES = {"dis": "code_discriminator", "D_src": "GAN"}
+INEXACT = {"GAN_opt|D_src/upconvs_1/bias_0:0": 2e-4}
+"""Where DFL's own float32 is further from the exact gradient than ours (1.6e-4 against 3.5e-5, in float64)."""
 ARCHIS = [
     kind + ("-" + "".join(flags) if flags else "")
     for kind in ("df", "liae")
@@ -73,8 +79,8 @@ def random_batch(resolution: int = 64, count: int = 2, seed: int = 0) -> Batch:
     return Batch(src=side(), dst=side())
 
 
-def load(task: Task, folder: Path) -> None:
-    task.load_parts({stem: dflfile.load(folder / f"gold_SAEHD_{stem}.npy") for stem in task.network_parts})
+def load(task: SwapTask, folder: Path) -> None:
+    task.load_parts({stem: dflfile.load(folder / f"gold_SAEHD_{stem}.npy") for stem in task.modules})
 
 
 def test_src_of_the_committed_recording(golden: Path) -> None:
@@ -133,18 +139,19 @@ def test_three_steps(shared: Path, recording: str, option_set: str) -> None:
             assert value.dim() == 0
             assert float(value) == pytest.approx(half.mean(), rel=1e-4)
         if step == 0:
-            first = task.parts()["src_dst_opt"]
+            first = task.parts()
     slot = "ms" if isinstance(task.optimizer, AdaBelief) else "acc"  # after one step a tenth of the (squared) gradient
     for key in recorded.files:
         kind, _, name = key.partition("|")
         if kind in ("grad1", "gradsq1"):
-            moment = first[f"{slot}_{name.partition('|')[2]}"]
-            assert relative(10 * moment, recorded[key]) < 1e-4, key
+            stem, _, weight = name.partition("|")
+            moment = first[stem][f"{slot}_{weight}"]
+            assert relative(10 * moment, recorded[key]) < INEXACT.get(name, 1e-4), key
     parts = task.parts()
     for key in recorded.files:
         if key.startswith("w3|"):
             stem, _, name = key[3:].partition("/")
-            assert relative(parts[stem][name], recorded[key]) < 1e-4, key
+            assert relative(parts[SCOPES.get(stem, stem)][name], recorded[key]) < 1e-4, key
 
 
 def test_preview_pages(shared: Path) -> None:
@@ -300,14 +307,12 @@ def test_parts_that_do_not_fit_are_named_and_nothing_changes() -> None:
         assert all(np.array_equal(array, before[stem][name]) for name, array in part.items())
 
 
-def test_a_part_without_optimizer_or_of_the_other_kind_is_told() -> None:
+def test_an_optimizer_of_the_other_kind_is_told() -> None:
     belief, rms = small("df"), small("df", adabelief=False)
     rms.step(random_batch())
     parts = rms.parts()
     assert "fresh moments, 1 steps kept" in belief.load_parts(parts)[0]
     assert belief.optimizer.iterations == 1
-    del parts["src_dst_opt"]
-    assert "optimizer starts anew" in belief.load_parts(parts)[0]
 
 
 def test_a_resolution_the_architecture_cannot_have_is_refused() -> None:

@@ -1,8 +1,9 @@
-"""The library surface: resolve, build, load, save; options this version does not act on."""
+"""The library surface: resolve, build, load, save; what a changed option starts anew."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +26,6 @@ def batch(resolution: int = 64, count: int = 2) -> Batch:
         return Side(**{n: rng.random((count, c, resolution, resolution), np.float32) for n, c in ARRAYS.items()})
 
     return Batch(src=side(), dst=side())
-
-
-@pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS.keys())
-def test_options_for_later_are_taken_only_when_off(spec) -> None:  # type: ignore[no-untyped-def]
-    off = {key: value for key, value in spec.inactive.items() if value is not None}
-    assert spec.resolve({**SMALL, **off, "gan_dims": 16})["resolution"] == 64
-    with pytest.raises(OptionError, match=r"gan_power: got 0\.1"):
-        spec.resolve({"gan_power": 0.1})
-    notes = spec.not_active({"gan_power": 0.1, "ct_mode": "rct", "pretrain": False})
-    assert len(notes) == 1 and "gan_power 0.1, ct_mode rct" in notes[0] and "pretrain" not in notes[0]
 
 
 def test_step_save_load_step_is_the_same_as_not_stopping(tmp_path: Path) -> None:
@@ -122,14 +113,6 @@ def test_precision_that_is_not_offered() -> None:
         spec.build(spec.resolve(SMALL), precision="half")
 
 
-def test_off_may_be_said_in_any_spelling_and_is_stored() -> None:
-    spec = MODELS["SAEHD"]
-    values = spec.resolve({**SMALL, "gan_power": "0", "pretrain": "n", "ct_mode": "none"}, stored={})
-    assert (values.chosen["gan_power"], values.chosen["pretrain"], values.chosen["ct_mode"]) == (0.0, False, "none")
-    with pytest.raises(OptionError, match="ct_mode"):
-        spec.resolve({"ct_mode": "rct"})
-
-
 def test_sides_of_unequal_size_are_refused() -> None:
     task = MODELS["SAEHD"].build(MODELS["SAEHD"].resolve(SMALL))
     with pytest.raises(ValueError, match="3 faces of src and 1 of dst"):
@@ -159,3 +142,97 @@ def test_reinit_starts_a_part_anew_that_is_there(tmp_path: Path) -> None:
     assert "inter starts anew" in " ".join(other.load(tmp_path, "a", reinit=["inter"]))
     assert (other.parts()["inter"]["dense1/weight:0"] == fresh["inter"]["dense1/weight:0"]).all()
     assert (other.parts()["encoder"]["down1/downs_0/conv1/weight:0"] != 0).any()
+
+
+def trained(folder: Path, seed: int = 1, **options: object) -> dict[str, dict[str, np.ndarray]]:
+    """A model `a` of one iteration in `folder`; returns its parts."""
+    spec = MODELS["SAEHD"]
+    task = spec.build(spec.resolve({**SMALL, **options}), seed=seed)
+    task.step(batch())
+    task.save(folder, "a")
+    return task.parts()
+
+
+def reopened(folder: Path, **changes: object) -> tuple[Any, list[str]]:
+    """Model `a` of `folder` in a task of another seed, with some options changed."""
+    spec = MODELS["SAEHD"]
+    task = spec.build(spec.resolve(changes, stored=ModelDir(folder, "a", "SAEHD").read_data().options), seed=77)
+    return task, task.load(folder, "a")
+
+
+def same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(array, two[name]) for name, array in one.items())
+
+
+@pytest.mark.parametrize(("archi", "fresh"), [("df", {"inter"}), ("liae-u", {"inter_AB", "inter_B"})])
+def test_after_pretraining_iterations_and_inters_start_anew(tmp_path: Path, archi: str, fresh: set[str]) -> None:
+    before = trained(tmp_path, archi=archi, pretrain=True)
+    still, notes = reopened(tmp_path)
+    assert notes == [] and still.iteration == 1 and same(before["encoder"], still.parts()["encoder"])
+    task, notes = reopened(tmp_path, pretrain=False)
+    assert task.iteration == 0 and len(task.data.loss_history) == 0 and task.data.sample_for_preview is None
+    after = task.parts()
+    assert {stem for stem in before if not same(before[stem], after[stem])} == fresh
+    assert int(after["src_dst_opt"]["iters:0"]) == 1, "DFL keeps the optimizer"
+    text = " ".join(notes)
+    assert all(f"{stem} starts anew after pretraining" in text for stem in fresh) and "from 0 again" in text
+    task.step(batch())
+    task.save(tmp_path, "a")
+    again, notes = reopened(tmp_path)
+    assert notes == [] and again.iteration == 1 and again.values["pretrain"] is False
+
+
+@pytest.mark.parametrize("change", [{"gan_dims": 8}, {"gan_patch_size": 16}])
+def test_another_gan_size_starts_the_gan_anew_and_nothing_else(tmp_path: Path, change: dict[str, int]) -> None:
+    gan = {"gan_power": 0.1, "gan_dims": 4, "gan_patch_size": 8}
+    before = trained(tmp_path, true_face_power=0.01, **gan)
+    task, notes = reopened(tmp_path, **change)
+    after = task.parts()
+    assert all(same(part, after[stem]) for stem, part in before.items() if stem not in ("GAN", "GAN_opt"))
+    assert int(after["GAN_opt"]["iters:0"]) == 0 and int(after["D_code_opt"]["iters:0"]) == 1
+    assert any("GAN starts anew" in note and str(next(iter(change.values()))) in note for note in notes)
+    task.step(batch())
+    task.save(tmp_path, "a")
+    again, notes = reopened(tmp_path)
+    assert notes == [] and same(task.parts()["GAN"], again.parts()["GAN"])
+
+
+def test_a_gan_switched_on_is_fresh_and_says_so_and_off_is_left_alone(tmp_path: Path) -> None:
+    trained(tmp_path)
+    task, notes = reopened(tmp_path, gan_power=0.1, gan_dims=4)
+    assert len(notes) == 1 and "GAN, GAN_opt" in notes[0]
+    task.step(batch())
+    task.save(tmp_path, "a")
+    stored = (tmp_path / "a_SAEHD_GAN.npy").read_bytes()
+    off, notes = reopened(tmp_path, gan_power=0)
+    assert notes == [] and "GAN" not in off.parts()
+    off.step(batch())
+    off.save(tmp_path, "a")
+    assert (tmp_path / "a_SAEHD_GAN.npy").read_bytes() == stored
+    on, notes = reopened(tmp_path, gan_power=0.2)
+    assert notes == [] and int(on.parts()["GAN_opt"]["iters:0"]) == 1
+
+
+def test_a_gan_of_another_size_without_a_record_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path, gan_power=0.1, gan_dims=4)
+    (tmp_path / "a_SAEHD_data.dat").unlink()
+    spec = MODELS["SAEHD"]
+    task = spec.build(spec.resolve({**SMALL, "gan_power": 0.1, "gan_dims": 8}))
+    with pytest.raises(PartError, match=r"GAN\.npy: convs_0.*--reinit GAN"):
+        task.load(tmp_path, "a")
+    assert "GAN starts anew" in " ".join(task.load(tmp_path, "a", reinit=["GAN", "GAN_opt"]))
+
+
+def test_a_task_that_only_draws(tmp_path: Path) -> None:
+    parts = trained(tmp_path, gan_power=0.1, gan_dims=4)
+    spec = MODELS["SAEHD"]
+    stored = ModelDir(tmp_path, "a", "SAEHD").read_data().options
+    task = spec.build(spec.resolve({}, stored=stored), training=False)
+    for stem in ("src_dst_opt", "GAN", "GAN_opt"):
+        (tmp_path / f"a_SAEHD_{stem}.npy").write_bytes(b"never read")
+    assert task.load(tmp_path, "a") == [] and task.iteration == 1
+    assert all(same(parts[stem], part) for stem, part in task.parts().items()) and "GAN" not in task.parts()
+    assert task.swap(batch().dst.target).face.shape == (2, 3, 64, 64)
+    with pytest.raises(RuntimeError, match="training=False"):
+        task.step(batch())
+    assert task.iteration == 1
