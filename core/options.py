@@ -45,7 +45,7 @@ class Option:
     key: DFL's key in data.dat. label: DFL's prompt label. help: what it does; advice: when to use it. default: a
     value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just typed);
     with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the prompt shows
-    it, where DFL's spelling is not `low-high`. ask: `create` rows shape the weights and are asked once, `always` rows
+    it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows shape the weights and are asked once, `always` rows
     again at every override. when: whether to ask, given the answers so far; condition: the same in words. forced: what
     other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values that older
     files use, mapped to ours. stored: whether the choice is kept with the model, else it counts once. check: a rule of
@@ -85,7 +85,7 @@ class Option:
         if self.kind == "choice":
             return " / ".join(self.choices)
         if self.kind == "text":
-            return "text"
+            return self.shown or "text"
         noun = "a whole number" if self.kind == "int" else "a number"
         if self.low is None:
             return noun
@@ -97,6 +97,8 @@ class Option:
             return "y/n"
         if self.kind == "choice":
             return "/".join(self.choices)
+        if self.kind == "text":
+            return ""
         if self.shown is not None or self.low is None or self.high is None:
             return self.shown or ""
         return f"{self.low:g}-{self.high:g}"
@@ -244,7 +246,7 @@ def markdown(rows: Sequence[Option]) -> str:
     ]
     own = settle(rows, defaults(rows, {}, {}))
     for row in rows:
-        asked = "once, for a new model" if row.ask == "create" else "for a new model and at every override"
+        asked = "once" if row.ask == "create" else "every override"
         asked += f", {row.condition}" if row.condition else ""
         default = row.default_text or row.show(own[row.key])
         cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)

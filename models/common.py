@@ -141,7 +141,8 @@ NETWORK = (
         "Letters after a dash: u more likeness, d doubles the resolution at the same cost, t sharper and slower, "
         "c cosine activation (experimental).",
         advice="df-ud and liae-ud are good starts. A trained liae is reused for another pair by deleting inter_AB.",
-        default="liae-ud", ask="create", check=check_archi, group="network",
+        default="liae-ud", ask="create", check=check_archi,
+        shown="df or liae, then maybe - and letters of u d t c, such as df-ud", group="network",
     ),
     Option(
         "ae_dims", "int", "AutoEncoder dimensions",
