@@ -43,13 +43,14 @@ class Option:
     """One option.
 
     key: DFL's key in data.dat. label: DFL's prompt label. help: what it does; advice: when to use it. default: a
-    value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just typed);
-    with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the prompt shows
-    it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows shape the weights and are asked once, `always` rows
-    again at every override. when: whether to ask, given the answers so far; condition: the same in words. forced: what
-    other options make of it (None: nothing). tidy: rounding after all answers are known. spellings: values that older
-    files use, mapped to ours. stored: whether the choice is kept with the model, else it counts once. check: a rule of
-    its own; raises ValueError saying what is allowed. default_text: a computed default in words, for the docs.
+    value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just
+    typed); with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the
+    prompt shows it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows
+    shape the weights and are asked once, `always` rows again at every override. when: whether to ask, given the
+    answers so far; condition: the same in words. forced: what other options make of it (None: nothing). tidy:
+    rounding after all answers are known. spellings: values that older files use, mapped to ours. stored: whether the
+    choice is kept with the model, else it counts once. check: a rule of its own; raises ValueError saying what is
+    allowed. default_text: a computed default in words, for the docs.
     """
 
     key: str

@@ -9,30 +9,31 @@ INTRODUCTION = """\
 
 Generated from the option rows: `python main.py options > docs/options.md`.
 
-Every option can be answered at its question or in advance with `--set key=value`; what was chosen is kept with the model
-under DeepFaceLab's own key. A value that cannot be is asked again, or ends the program where nobody can be asked. *Once*
-means for a new model only; *every override* for a new model and whenever its settings are overridden.
+Every option can be answered at its question or in advance with `--set key=value`; what was chosen is kept with the
+model under DeepFaceLab's own key. A value that cannot be is asked again, or ends the program where nobody can be
+asked. *Once* means for a new model only; *every override* for a new model and whenever its settings are overridden.
 
 ## The order of a training
 
 What users of DeepFaceLab settled on:
 
-1. **Pretraining** on many people (`pretrain`), once for a new model, or a pretrained model from somebody else. Facesets
-   with few profiles gain from `uniform_yaw` early on; good masks (XSeg) are trained and applied before.
-2. **The pair**, `random_warp` on, everything else plain, until the preview hardly gets clearer. This is most of the time.
+1. **Pretraining** on many people (`pretrain`), once for a new model, or a pretrained model from somebody else.
+   Facesets with few profiles gain from `uniform_yaw` early on; good masks (XSeg) are trained and applied before.
+2. **The pair**, `random_warp` on, everything else plain, until the preview hardly gets clearer. This is most of the
+   time.
 3. `lr_dropout` on until nothing moves any more, then off.
 4. `random_warp` off, until the loss flattens; then `lr_dropout` on once more.
 5. **GAN** last: `gan_power` 0.1 with most other options off. df models may take `true_face_power` 0.01 before it.
 
-Make a backup (key `b`) before styles, true face and GAN: these can spoil a model. A liae model is reused for another pair
-by deleting its `inter_AB` (`--reinit inter_AB`).
+Make a backup (key `b`) before styles, true face and GAN: these can spoil a model. A liae model is reused for
+another pair by deleting its `inter_AB` (`--reinit inter_AB`).
 
 ## What pretraining forces
 
-While `pretrain` is on, both sides are drawn from `--pretraining-data-dir`, and these count whatever was chosen: both flips
-and `uniform_yaw` on; `random_warp`, `lr_dropout`, `random_hsv_power`, `gan_power`, both style powers and `ct_mode` off. The
-summary shows them as overrides; the choices come back when pretraining is switched off, which also starts the iteration
-counter and the inters anew.
+While `pretrain` is on, both sides are drawn from `--pretraining-data-dir`, and these count whatever was chosen:
+both flips and `uniform_yaw` on; `random_warp`, `lr_dropout`, `random_hsv_power`, `gan_power`, both style powers and
+`ct_mode` off. The summary shows them as overrides; the choices come back when pretraining is switched off, which
+also starts the iteration counter and the inters anew.
 """
 
 
