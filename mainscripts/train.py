@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=whole(0, 2**31 - 1),
         metavar="N",
-        help="make a run repeatable: same start weights and samples; give it again to go on alike",
+        help="make a run repeatable: same start weights and samples (default: the model's own seed)",
     )
     ours.add_argument(
         "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PART",
-        help="start a missing part anew, such as inter_AB (repeatable)",
+        help="start a part anew, missing or not, such as inter_AB or GAN (repeatable)",
     )
     ours.add_argument(
         "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
@@ -159,7 +159,7 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     from core.modeldir import ModelDir
     from core.prompts import Terminal
     from core.terminal import KeyboardTerminal, ListTerminal
-    from mainscripts import train_run, train_setup
+    from mainscripts import train_faces, train_run, train_setup
 
     def say(text: str) -> None:
         print(text, file=stdout, flush=True)
@@ -171,17 +171,17 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
         terminal = ListTerminal(stdin, stdout)
     say("Running trainer.")
     spec = train_setup.find_spec(args.model)
-    facesets = train_setup.open_facesets(args, say)
+    folders = train_faces.open_folders(args, say)
     name = train_setup.choose_name(args, spec, terminal, say)
     directory = ModelDir(args.model_dir, name, spec.name)
     if args.debug:
-        setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
+        setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
         return train_run.show_samples(setup, args, stdin, stdout)
     with contextlib.ExitStack() as stack:
         there = directory.folder.is_dir()
         if there:
             stack.enter_context(directory.lock())
-        setup = train_setup.prepare(args, directory, spec, terminal, facesets, say)
+        setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
         task = train_setup.build(setup, args.reinit, terminal, say)
         if not there:  # a folder is made only once nothing is left to be wrong
             stack.enter_context(directory.lock())

@@ -32,14 +32,14 @@ EXIT_OK, EXIT_FAILED, EXIT_ABORTED = 0, 1, 130
 
 
 def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None], seed: int | None = None) -> Loader:
-    """The sample generator; a repeatable run goes on where its iteration counter stands."""
+    """The sample generator, from the run's position on."""
     return Loader(
         setup.facesets,
         setup.requests,
         setup.values["batch_size"],
         seed=setup.seed if seed is None else seed,
         workers=default_workers() if workers is None else workers,
-        position=setup.data.iter if setup.data is not None else 0,
+        position=setup.position,
         warn=warn,
     )
 
@@ -54,10 +54,12 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         history_batch = _history_batch(setup, task, sinks, commands, asked, stdout)
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
-        saver = BackgroundSaver(task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic)
+        saver = BackgroundSaver(
+            task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed
+        )
         trainer = Trainer(
             setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
-            time.monotonic, history_batch, sinks.attended,
+            time.monotonic, history_batch, sinks.attended, setup.position,
         )  # fmt: skip
         sinks.listen()
         if setup.data is None:
@@ -170,7 +172,7 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
         code = EXIT_ABORTED
     except LoaderError as error:
         # Between two iterations the model is sound: keep what was learned.
-        saver.save(None)
+        saver.save(None, trainer.position)
         emit(Failed(f"No more samples: {error} The model is saved."))
         code = EXIT_FAILED
     except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:

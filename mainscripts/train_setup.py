@@ -1,16 +1,14 @@
 """What is settled before training: which model, on which faces, with which options, on which device.
 
-Facesets are opened first and nothing is written here, so that every mistake is found while the disk is untouched.
+Nothing is written here, so that every mistake is found while the disk is untouched.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from core import device as devices
@@ -18,11 +16,13 @@ from core import prompts
 from core.batch import SampleRequest
 from core.device import Device
 from core.modeldir import ModelData, ModelDir, ModelError, saved_models
-from core.options import Option, OptionError, Values, settle
+from core.options import Option, OptionError, Values, defaults, find, settle
+from core.runstate import RunState
 from core.values import parse_sets
+from mainscripts.train_faces import Folders, choose_faces
 from models import MODELS, ModelSpec, Task
+from models.spec import upgrade
 from samplelib.faceset import Faceset
-from samplelib.process import suitable
 
 Say = Callable[[str], None]
 BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
@@ -30,7 +30,8 @@ BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
 
 @dataclass
 class Setup:
-    """A training about to begin. data: the stored record of an existing model, None for a new one."""
+    """A training about to begin. data: the stored record of an existing model, None for a new one. position: the number
+    of the first batch."""
 
     spec: ModelSpec
     directory: ModelDir
@@ -40,22 +41,7 @@ class Setup:
     facesets: dict[str, Faceset]
     requests: dict[str, SampleRequest]
     seed: int
-
-
-def open_facesets(args: argparse.Namespace, say: Say) -> dict[str, Faceset]:
-    """Both facesets, without decoding a picture. Raises FacesetError for a folder of no use."""
-    facesets = {}
-    folders: dict[str, Path] = {"src": args.training_data_src_dir, "dst": args.training_data_dst_dir}
-    for side, folder in folders.items():
-        tell = functools.partial(_say_of, say, side)
-        facesets[side] = Faceset.open(folder, tell)
-        for line in facesets[side].summary():
-            tell(line)
-    return facesets
-
-
-def _say_of(say: Say, side: str, text: str) -> None:
-    say(f"{side}: {text}")
+    position: int
 
 
 def find_spec(class_name: str) -> ModelSpec:
@@ -111,11 +97,10 @@ def choose_values(
     initial = spec.resolve(given, stored, preferred)
     if terminal is None or (data is not None and not prompts.ask_override(terminal)):
         return initial
-    defaults = {**initial, **initial.chosen}
-    fixed = {key: defaults[key] for key in given if key in defaults}
-    values = settle(spec.rows, prompts.ask_rows(terminal, spec.rows, defaults, fixed, first_run=data is None))
-    values.chosen = {**initial.chosen, **values.chosen}  # --set may also have switched off what has no row yet
-    return values
+    # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
+    known = defaults(spec.rows, upgrade(stored), upgrade(preferred))
+    fixed = {key: find(spec.rows, key).parse(value, believe=True) for key, value in given.items()}
+    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, known, fixed, first_run=data is None))
 
 
 def read_data(directory: ModelDir) -> ModelData | None:
@@ -133,11 +118,33 @@ def read_data(directory: ModelDir) -> ModelData | None:
     return None
 
 
+def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunState:
+    """What the model's last save kept of seed and position. Where that is missing or not of this save: a new seed, and
+    samples numbered as iterations."""
+    if data is None:
+        return RunState(0, secrets.randbits(31), 0)
+    reason = ""
+    try:
+        state = directory.read_state()
+        if state is not None and state.iteration == data.iter:
+            return state
+        if state is not None:
+            reason = (
+                f"{directory.state_path.name} is of iteration {state.iteration}, the model of {data.iter}: another "
+                "program trained or restored it."
+            )
+    except ModelError as error:
+        reason = str(error)
+    if reason:
+        say(f"{reason} Samples come in a new random order.")
+    return RunState(data.iter, secrets.randbits(31), data.iter)
+
+
 def prepare(
     args: argparse.Namespace, directory: ModelDir, spec: ModelSpec, terminal: prompts.Terminal | None,
-    facesets: dict[str, Faceset], say: Say,
+    folders: Folders, say: Say,
 ) -> Setup:  # fmt: skip
-    """Everything from the stored record to the checked facesets, asking what is to be asked."""
+    """Everything from the stored record to the faces of each side, asking what is to be asked."""
     given = parse_sets(args.sets)
     if args.target_iter is not None:
         given["target_iter"] = str(args.target_iter)
@@ -150,10 +157,10 @@ def prepare(
         spec = spec.with_defaults(batch_size=8)
     values = choose_values(spec, given, directory, data, terminal)
     requests = spec.requests(values)
-    for side, request in requests.items():
-        facesets[side] = suitable(facesets[side], request, functools.partial(_say_of, say, side))
-    seed = args.seed if args.seed is not None else secrets.randbits(31)
-    return Setup(spec, directory, data, values, device, facesets, requests, seed)
+    facesets = choose_faces(folders, values, requests, say)
+    state = random_state(directory, data, say)
+    seed = state.seed if args.seed is None else args.seed
+    return Setup(spec, directory, data, values, device, facesets, requests, seed, state.position)
 
 
 def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, say: Say) -> Task:
@@ -161,9 +168,10 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, sa
     say("Initializing models...")
     task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
     wanted = list(reinit)
-    unknown = sorted(set(wanted) - set(task.network_parts))
+    parts = (*task.network_parts, *task.optional_parts)
+    unknown = sorted(set(wanted) - set(parts))
     if unknown:
-        raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(task.network_parts)}.")
+        raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(parts)}.")
     if setup.data is None:
         return task
     for stem in setup.directory.missing(task.network_parts):
@@ -171,6 +179,8 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, sa
             wanted.append(stem)
     for note in task.load(setup.directory.folder, setup.directory.name, wanted):
         say(note)
+    if task.iteration != setup.data.iter:  # pretraining was switched off: a new count, on other faces
+        setup.position = task.iteration
     return task
 
 

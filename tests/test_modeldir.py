@@ -14,6 +14,7 @@ from core import dflfile
 from core.modeldir import BACKUPS, LossHistory, ModelData, ModelDir, ModelError, saved_models
 from core.options import Values
 from core.previewsample import from_stored, to_stored
+from core.runstate import RunState
 from core.summary import summary
 
 VALUES = Values({"resolution": 64}, {"resolution": 64})
@@ -105,6 +106,50 @@ def test_backups_shift_and_are_bounded(tmp_path: Path) -> None:
         "face_SAEHD_encoder.npy",
         "face_SAEHD_summary.txt",
     }
+
+
+def test_the_run_state_goes_with_the_files_it_belongs_to(tmp_path: Path) -> None:
+    directory, state = model(tmp_path), RunState(iteration=2, seed=2**31 - 1, position=5)
+    assert directory.read_state() is None
+    directory.write(parts(2), data(2), VALUES, state=state)
+    assert directory.read_state() == state and directory.state_path.name == "face_SAEHD_facesmith_state.json"
+    backup = ModelDir(directory.backup(), "face", "SAEHD")
+    assert backup.read_state() == state and len(list(backup.folder.iterdir())) == 4
+    directory.write(parts(3), data(2), VALUES)  # as Task.save does, which knows no position
+    assert directory.read_state() is None and not directory.state_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no JSON"), (b"\xff\0", "no JSON"), (b"[" * 4000, "no JSON"), (b"9" * 4000, "no JSON|not of format 1"),
+        (b"[1, 2, 3]", "not of format 1"), (b'{"format": 2, "seed": 1}', "not of format 1"),
+        (b'{"format": true, "iteration": 1, "seed": 1, "position": 1}', "not of format 1"),
+        (b'{"format": 1, "iteration": 1, "seed": 1}', "its position is NoneType"),
+        (b'{"format": 1, "iteration": true, "seed": 1, "position": 1}', "its iteration is True"),
+        (b'{"format": 1, "iteration": 1, "seed": 1.0, "position": 1}', r"its seed is 1\.0"),
+        (b'{"format": 1, "iteration": 1, "seed": "7", "position": 1}', "its seed is '7'"),
+        (b'{"format": 1, "iteration": 1, "seed": [[1]], "position": 1}', "its seed is list"),
+        (b'{"format": 1, "iteration": 1, "seed": 2147483648, "position": 1}', "its seed is 2147483648"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": -1}', "its position is -1"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": NaN}', "its position is nan"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1' + b"0" * 99 + b"}", "its position is 10"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1}' + b" " * 4096, "larger than 4,096"),
+    ],
+)  # fmt: skip
+def test_run_states_that_cannot_be_believed_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    directory = model(tmp_path)
+    directory.state_path.write_bytes(content)
+    line = rf"^face_SAEHD_facesmith_state\.json cannot be read: (it is )?({reason})[^\n]*\.$"
+    with pytest.raises(ModelError, match=line):
+        directory.read_state()
+
+
+def test_a_run_state_that_cannot_be_opened_is_an_error_of_the_model(tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    directory.state_path.mkdir()
+    with pytest.raises(ModelError, match=r"face_SAEHD_facesmith_state\.json cannot be read"):
+        directory.read_state()
 
 
 def test_lock_keeps_a_second_process_out_and_dies_with_its_owner(tmp_path: Path) -> None:

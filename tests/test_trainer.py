@@ -13,6 +13,7 @@ from core.batch import Batch, Page, Side
 from core.events import Command, Commands, Event, Previewed, Saved, Started, Stepped, Stopped, TargetReached, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
 from core.options import Values
+from core.runstate import RunState
 from core.saver import BackgroundSaver
 from core.trainer import Cadence, Trainer
 
@@ -57,9 +58,11 @@ class FakeTask:
 class FakeSaver:
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.positions: list[int] = []
 
-    def save(self, losses: dict[str, float] | None) -> None:
+    def save(self, losses: dict[str, float] | None, position: int) -> None:
         self.calls.append(losses)
+        self.positions.append(position)
 
     def backup(self) -> None:
         self.calls.append("backup")
@@ -68,8 +71,7 @@ class FakeSaver:
         pass
 
 
-def numbered() -> Iterator[Batch]:
-    number = 0
+def numbered(number: int = 0) -> Iterator[Batch]:
     while True:
         yield Batch(src=Side(target=number), dst=Side())
         number += 1
@@ -85,8 +87,9 @@ class Run:
         self.events: list[Event] = []
         self.commands: Commands = queue.Queue()
         self.trainer = Trainer(
-            "m", self.task, numbered(), self.events.append, self.commands, self.saver, cadence, self.clock, **more
-        )
+            "m", self.task, numbered(more.get("position", 0)), self.events.append, self.commands, self.saver, cadence,
+            self.clock, **more,
+        )  # fmt: skip
 
     def at(self, iteration: int, *names: Any) -> None:
         self.task.during[iteration] = lambda: [self.commands.put(Command(name)) for name in names]
@@ -134,6 +137,20 @@ def test_paused_at_the_target_it_obeys_and_previews_new_batches() -> None:
     run.trainer._wait_command = lambda: Command(next(asked))  # type: ignore[arg-type, method-assign]
     run.trainer.run()
     assert [event.pages[0][0] for event in run.of(Previewed)][-2:] == ["page of 2", "page of 3"]
+
+
+def test_the_position_saved_counts_batches_trained_on_not_those_previewed() -> None:
+    run = Run(Cadence(target=5), iteration=2, position=12)
+    run.at(3, "preview", "save", "preview")
+    asked = iter(["preview", "preview", "save", "stop"])
+    run.trainer._wait_command = lambda: Command(next(asked))  # type: ignore[arg-type, method-assign]
+    run.trainer.run()
+    assert run.task.seen == [12, 13, 14] and run.saver.positions == [13, 15, 15]
+    run = Run(Cadence(), position=4)
+    run.commands.put(Command("save"))
+    run.commands.put(Command("stop"))
+    run.trainer.run()
+    assert run.task.seen == [] and run.saver.positions == [4]  # the batch of the first preview is still to come
 
 
 def test_unattended_it_ends_at_the_target() -> None:
@@ -193,14 +210,15 @@ def test_means_ignore_what_is_not_finite() -> None:
 def test_background_saver_writes_a_snapshot_and_reports(tmp_path: Any) -> None:
     clock, events = Clock(), []  # type: ignore[var-annotated]
     task, directory = FakeTask(clock, 4), ModelDir(tmp_path / "m", "a", "SAEHD")
-    saver = BackgroundSaver(task, directory, Values({}, {}), "CPU", events.append, clock)
-    saver.save({"src_loss": 1.0})
+    saver = BackgroundSaver(task, directory, Values({}, {}), "CPU", events.append, clock, seed=7)
+    saver.save({"src_loss": 1.0}, 6)
     task.data.iter = 99
     saver.backup()
     assert saver.close() is True
     assert [type(event).__name__ for event in events] == ["Saving", "Saved", "BackedUp"]
-    assert directory.read_data().iter == 4
-    assert ModelDir(directory.backups_folder / "01", "a", "SAEHD").read_data().iter == 4
+    for folder in (directory.folder, directory.backups_folder / "01"):
+        saved = ModelDir(folder, "a", "SAEHD")
+        assert saved.read_data().iter == 4 and saved.read_state() == RunState(iteration=4, seed=7, position=6)
 
 
 def test_a_failed_save_warns_and_the_next_one_heals(tmp_path: Any) -> None:
@@ -208,8 +226,8 @@ def test_a_failed_save_warns_and_the_next_one_heals(tmp_path: Any) -> None:
     blocked = tmp_path / "m"
     blocked.write_text("a file where the folder should be")
     task = FakeTask(clock, 4)
-    saver = BackgroundSaver(task, ModelDir(blocked, "a", "SAEHD"), Values({}, {}), "CPU", events.append, clock)
-    saver.save(None)
+    saver = BackgroundSaver(task, ModelDir(blocked, "a", "SAEHD"), Values({}, {}), "CPU", events.append, clock, seed=7)
+    saver.save(None, 4)
     saver.backup()
     assert saver.close() is False
     assert any(isinstance(event, Warned) and "training goes on" in event.text for event in events)

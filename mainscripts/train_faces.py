@@ -1,0 +1,98 @@
+"""Whose faces are trained on: those of src and dst, or for pretraining one faceset of many people on both sides.
+
+src and dst are opened before the first question, so that a mistake is found early. Pretraining does without them:
+where it is possible their errors wait until the answers say that they are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.batch import SampleRequest
+from core.options import OptionError, Values
+from samplelib.faceset import Faceset, FacesetError
+from samplelib.process import suitable
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The facesets of the command line. problem: why src and dst cannot be trained on, or None. pretraining: the
+    folder of --pretraining-data-dir, not opened yet."""
+
+    sides: dict[str, Faceset]
+    problem: FacesetError | None
+    pretraining: Path | None
+
+
+def open_folders(args: argparse.Namespace, say: Say) -> Folders:
+    """src and dst, without decoding a picture. Raises FacesetError for a folder of no use, unless pretraining may do
+    without it."""
+    pretraining: Path | None = args.pretraining_data_dir
+    sides: dict[str, Faceset] = {}
+    for side, folder in (("src", args.training_data_src_dir), ("dst", args.training_data_dst_dir)):
+        try:
+            sides[side] = _open(folder, side, say)
+        except FacesetError as error:
+            if pretraining is None:
+                raise
+            if not pretraining.is_dir():
+                raise FacesetError(
+                    f"{error}\nOnly pretraining does without, and --pretraining-data-dir {pretraining} is no folder."
+                ) from None
+            say(f"{side}: {error} Only pretraining does without.")
+            return Folders({}, error, pretraining)
+    return Folders(sides, None, pretraining)
+
+
+def choose_faces(
+    folders: Folders, values: Values, requests: Mapping[str, SampleRequest], say: Say
+) -> dict[str, Faceset]:
+    """The faces of each side, those that cannot show the model's area left out.
+
+    Raises FacesetError for faces of no use, OptionError where pretraining is asked for without --pretraining-data-dir.
+    """
+    if values.get("pretrain"):
+        request = next(iter(requests.values()))
+        return dict.fromkeys(requests, _pretraining_faces(folders.pretraining, request, say))
+    if folders.problem is not None:
+        raise folders.problem
+    return {side: suitable(folders.sides[side], request, _named(say, side)) for side, request in requests.items()}
+
+
+def _pretraining_faces(folder: Path | None, request: SampleRequest, say: Say) -> Faceset:
+    if folder is None:
+        raise OptionError(
+            "pretrain: pretraining needs faces of many people, and --pretraining-data-dir is not given. Give a faceset "
+            "with --pretraining-data-dir DIR, or switch pretraining off (--set pretrain=n)."
+        )
+    try:
+        faces = suitable(_open(folder, "pretraining", say), request, _named(say, "pretraining"))
+    except FacesetError as error:
+        raise FacesetError(
+            f"--pretraining-data-dir: {error}\nGive a faceset of many people, or switch pretraining off "
+            "(--set pretrain=n)."
+        ) from None
+    say(f"Pretraining on {len(faces):,} faces of {folder}.")
+    return faces
+
+
+def _open(folder: Path, name: str, say: Say) -> Faceset:
+    tell = _named(say, name)
+    faces = Faceset.open(folder, tell)
+    for line in faces.summary():
+        tell(line)
+    return faces
+
+
+def _named(say: Say, name: str) -> Say:
+    return functools.partial(_say_of, say, name)
+
+
+def _say_of(say: Say, name: str, text: str) -> None:
+    say(f"{name}: {text}")
