@@ -1,6 +1,7 @@
 """`main.py demo-faces`: writes faces of made-up people as DFL aligned JPGs, to try training without anybody's pictures.
 
     python main.py demo-faces --workspace --output-dir workspace --count 200 --size 256
+    python main.py demo-faces --people 100 --count 20 --output-dir workspace/pretrain_faces
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from facelib.facetype import FACE_TYPES, SHORT
-from samplelib.synthetic_faceset import SIZES, write_demo_workspace, write_faceset
+from samplelib.synthetic_faceset import SIZES, write_demo_workspace, write_faceset, write_people
 from samplelib.synthetic_person import identity
 
 
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="which poses, expressions and lights; same for every person")
     parser.add_argument("--masks", action="store_true", help="embed the exact face masks (as DFL's applied XSeg masks)")
     parser.add_argument("--frames", action="store_true", help="write the full frames too (folder frames)")
+    parser.add_argument("--people", type=int, default=1, metavar="N",
+                        help="that many different people in one faceset, from --identity on: for pretraining")
     parser.add_argument("--workspace", action="store_true",
                         help="lay out a whole DFL workspace: person N as data_src, person N+1 as data_dst, and model")
 
@@ -41,9 +44,14 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
     cv2.setNumThreads(1)  # pictures are small: OpenCV's threads cost more than they bring
     face_type = SHORT.get(args.face_type, args.face_type)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    crowd = args.people != 1
+    if crowd and (args.people < 1 or args.workspace or args.frames):
+        problem = "give 1 or more" if args.people < 1 else "it goes with neither --workspace nor --frames"
+        console.print(f"demo-faces: --people {args.people}: {problem}", style="red", highlight=False, markup=False)
+        return 2
     try:
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task("Drawing faces", total=args.count)
+            task = bar.add_task("Drawing faces", total=args.count * args.people)
 
             def progress(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
@@ -52,6 +60,9 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
                 write_demo_workspace(args.output_dir, args.count, args.size, args.seed, face_type=face_type,
                                      people=(args.identity, args.identity + 1), masks=args.masks, frames=args.frames,
                                      progress=progress)
+            elif crowd:
+                write_people(args.output_dir, range(args.identity, args.identity + args.people), args.count, args.size,
+                             face_type, args.seed, masks=args.masks, progress=progress)
             else:
                 write_faceset(args.output_dir, identity(args.identity), args.count, args.size, face_type, args.seed,
                               masks=args.masks, frames=args.output_dir / "frames" if args.frames else None,
@@ -59,6 +70,8 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(f"demo-faces: {error}", style="red", highlight=False, markup=False)
         return 2
-    people = "each of two made-up people" if args.workspace else f"a made-up person ({identity(args.identity).name})"
+    people = f"a made-up person ({identity(args.identity).name})"
+    if args.workspace or crowd:
+        people = f"each of {'two' if args.workspace else args.people} made-up people"
     console.print(f"Wrote {args.count} faces of {people} to {args.output_dir}", highlight=False, markup=False)
     return 0

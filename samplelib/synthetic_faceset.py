@@ -47,12 +47,13 @@ def aligned_jpg(face: Aligned, face_type: str, name: str, *, masks: bool, qualit
 
 
 def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type: str = "whole_face", seed: int = 0, *,
-                  masks: bool = False, frames: Path | None = None, quality: int = 95,
+                  masks: bool = False, frames: Path | None = None, quality: int = 95, prefix: str = "",
                   progress: Progress = lambda done, total: None) -> list[Path]:
     """Writes `count` aligned JPGs of one person into `folder` and returns their paths.
 
     seed as in `synthetic.scenes`: the same seed gives every identity the same scenes. masks embeds the exact mask as
-    DFL's xseg_mask; frames is a folder for the full frames. Raises ValueError for a count, size or type out of range.
+    DFL's xseg_mask; frames is a folder for the full frames; file names begin with prefix. Raises ValueError for a
+    count, size or type out of range.
     """
     if count < 1:
         raise ValueError(f"count {count}: give 1 or more faces")
@@ -66,14 +67,23 @@ def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type:
     written = []
     for number, scene in enumerate(scenes(seed, count), start=1):
         face = aligned(who, scene, size, face_type)
-        name = f"{number:05d}.jpg"
+        name = f"{prefix}{number:05d}.jpg"
         if frames:
             (frames / name).write_bytes(encode_jpg(render(who, scene, *frame).image, quality))
-        path = folder / f"{number:05d}_0.jpg"
+        path = folder / f"{prefix}{number:05d}_0.jpg"
         path.write_bytes(aligned_jpg(face, face_type, name, masks=masks, quality=quality))
         written.append(path)
         progress(number, count)
     return written
+
+
+def write_people(folder: Path, people: range, count: int, size: int, face_type: str = "whole_face", seed: int = 0, *,
+                 masks: bool = False, progress: Progress = lambda done, total: None) -> None:
+    """A faceset of many people for pretraining: `count` faces of each, every person in other scenes."""
+    for place, number in enumerate(people):
+        write_faceset(folder, identity(number), count, size, face_type, seed + place, masks=masks,
+                      prefix=f"person{number:04d}_",
+                      progress=lambda n, total, done=place * count: progress(done + n, total * len(people)))  # type: ignore[misc]
 
 
 def write_demo_workspace(folder: Path, count: int, size: int, seed: int = 0, *, face_type: str = "whole_face",

@@ -217,3 +217,14 @@ def test_wrong_arguments_are_refused() -> None:
         render(identity(0), PLAIN, 8)
     with pytest.raises(ValueError, match="outside the frame"):
         render(identity(0), replace(PLAIN, offset=(3.0, 0.0)), 256)
+
+
+def test_a_faceset_of_many_people_for_pretraining(tmp_path: Path) -> None:
+    code, out = run("--people", "3", "--count", "2", "--size", "64", "--output-dir", str(tmp_path), "--identity", "5")
+    assert code == 0 and "each of 3 made-up people" in out
+    faces = sorted(path.name for path in tmp_path.iterdir())
+    assert faces == [f"person{who:04d}_{number:05d}_0.jpg" for who in (5, 6, 7) for number in (1, 2)]
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 6
+    assert run("--people", "0", "--output-dir", str(tmp_path))[0] == 2
+    code, out = run("--people", "2", "--workspace", "--output-dir", str(tmp_path))
+    assert code == 2 and "neither --workspace nor --frames" in out
