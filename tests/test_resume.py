@@ -12,6 +12,7 @@ from tests_support import ROOT, soon
 from training import ENVIRONMENT, command, run
 
 from core.modeldir import ModelDir
+from main import main
 
 ENDING = "_facesmith_state.json"
 VARIANTS = {
@@ -80,6 +81,15 @@ def test_killed_after_a_save_and_resumed(faces: Path, whole: dict[str, Path], tm
     assert ModelDir(tmp_path, "new", "SAEHD").read_data().iter == 1
     train(faces, tmp_path, 10, 1)
     assert saved(tmp_path) == saved(whole["df"])
+
+
+def test_adversaries_may_start_anew(faces: Path, whole: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = saved(whole["df"])
+    more = ["--no-preview", "--exit-at-target", "--reinit", "GAN", "--reinit", "code_discriminator"]
+    assert main(command(faces, whole["df"], *more, small=False)[2:]) == 0  # it is at its target: nothing is trained
+    said = capsys.readouterr().out
+    assert all(f"{stem} starts anew" in said for stem in ("GAN", "code_discriminator")) and "inter starts" not in said
+    assert saved(whole["df"]) == before
 
 
 def test_a_seed_that_is_named_wins_and_one_drawn_is_kept(faces: Path, copy: Path) -> None:

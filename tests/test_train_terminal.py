@@ -70,8 +70,11 @@ def test_from_the_first_question_to_enter(faces: Path, tmp_path: Path, person: l
         ("Decoder mask dimensions", "16"),
         ("Masked training ( y/n ?:help )", "yes"),
     ]
-    pairs += [("Eyes and mouth priority", ""), ("Uniform yaw", ""), ("Blur out mask", ""), ("AdaBelief", "")]
-    pairs += [("learning rate dropout", "n"), ("random warp", ""), ("gradient clipping", "")]
+    pairs += [("Eyes and mouth priority", ""), ("Uniform yaw", ""), ("Blur out mask", ""), ("Place models", "")]
+    pairs += [("AdaBelief", ""), ("learning rate dropout", "n"), ("random warp", ""), ("Random hue", "0.31")]
+    pairs += [("Random hue/saturation/light intensity ( 0.0 .. 0.3 ?:help )", "0.1"), ("GAN power", "")]
+    pairs += [("'True face'", ""), ("Face style", ""), ("Background style", ""), ("Color transfer", "")]
+    pairs += [("gradient clipping", ""), ("Enable pretraining mode", "n")]
     for question, answer in pairs:
         me.answers(question, answer)
     me.child.expect_exact('Starting. Press "Enter" to stop training and save model.')
@@ -97,7 +100,9 @@ def test_two_seconds_to_override(faces: Path, copy: Path, person: list[Person]) 
         ("Batch", "3"),
     ]:
         me.answers(question, answer)
-    for question in ("Eyes", "Uniform", "Blur", "AdaBelief", "dropout", "warp", "clipping"):
+    for question in ("Eyes", "Uniform", "Blur", "Place", "AdaBelief", "dropout", "warp", "hue"):
+        me.answers(question, "")
+    for question in ("GAN", "True face", "Face style", "Background", "Color", "clipping", "pretraining"):
         me.answers(question, "")
     me.child.expect_exact("Reached target iteration.")
     me.child.send("\r")
