@@ -32,7 +32,12 @@ class FaceReadError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FaceData:
-    """Checked metadata of one face; see `samplelib.faceset.Sample` for the fields."""
+    """Checked metadata of one face; `samplelib.faceset.Sample` adds where its picture is.
+
+    face_type: DFL's long name. shape: (height, width). landmarks: (68, 2) float32 in pixels. xseg_mask: a mask as PNG
+    or JPEG bytes. seg_ie_polys: (0 exclude / 1 include, (n, 2) float32) polygons. person_name: in packs of several
+    persons.
+    """
 
     face_type: str
     shape: tuple[int, int]

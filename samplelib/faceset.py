@@ -43,26 +43,16 @@ class FacesetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """Everything known of one face but its pixels.
+class Sample(FaceData):
+    """Everything known of one face but its pixels; arrays are read-only.
 
-    filename: for messages. path, offset, size: the JPEG's bytes; size 0 means the whole file. face_type: DFL's long
-    name. shape: (height, width). landmarks: (68, 2) float32 in pixels, read-only. xseg_mask: a mask as PNG or JPEG
-    bytes. seg_ie_polys: (0 exclude / 1 include, (n, 2) float32) polygons. person_name: in packs of several persons.
+    filename: for messages. path, offset, size: the JPEG's bytes; size 0 means the whole file.
     """
 
     filename: str
     path: Path
     offset: int
     size: int
-    face_type: str
-    shape: tuple[int, int]
-    landmarks: Array
-    xseg_mask: bytes | None
-    seg_ie_polys: Polygons
-    eyebrows_expand_mod: float
-    source_filename: str
-    person_name: str | None
 
     @property
     def pose(self) -> tuple[float, float, float]:
@@ -161,18 +151,18 @@ class Faceset(Sequence[Sample]):
         height, width = a["shapes"][index].tolist()
         person = int(a["person"][index])
         return Sample(
-            printable(name),
-            self.folder / (pack.NAME if self._packed else name),
-            int(a["offsets"][index]),
-            int(a["sizes"][index]),
-            _TYPES[a["types"][index]],
-            (height, width),
-            a["landmarks"][index],
-            self._masks[index] or None,
-            _polygons(self._polys[index]),
-            float(a["eyebrows"][index]),
-            self._sources.text(index),
-            None if person < 0 else self._persons.text(person),
+            face_type=_TYPES[a["types"][index]],
+            shape=(height, width),
+            landmarks=a["landmarks"][index],
+            xseg_mask=self._masks[index] or None,
+            seg_ie_polys=_polygons(self._polys[index]),
+            eyebrows_expand_mod=float(a["eyebrows"][index]),
+            source_filename=self._sources.text(index),
+            person_name=None if person < 0 else self._persons.text(person),
+            filename=printable(name),
+            path=self.folder / (pack.NAME if self._packed else name),
+            offset=int(a["offsets"][index]),
+            size=int(a["sizes"][index]),
         )
 
     def __iter__(self) -> Iterator[Sample]:
