@@ -130,13 +130,13 @@ def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunSt
             return state
         if state is not None:
             reason = (
-                f"{directory.state_path.name} is of iteration {state.iteration}, the model of {data.iter}: another "
-                "program trained or restored it."
+                f"{directory.state_path.name} is of iteration {state.iteration}, the model of {data.iter}: it was "
+                "trained or restored by other means."
             )
     except ModelError as error:
         reason = str(error)
     if reason:
-        say(f"{reason} Samples come in a new random order.")
+        say(f"{reason} Training goes on, with other samples than if it had not been stopped.")
     return RunState(data.iter, secrets.randbits(31), data.iter)
 
 

@@ -108,7 +108,7 @@ def test_a_seed_that_is_named_wins_and_one_drawn_is_kept(
     go_on(faces, copy, 5)
     drawn = state(copy)
     said = capsys.readouterr().out
-    assert "facesmith_state" not in said and "random order" not in said
+    assert "facesmith_state" not in said and "other samples" not in said
     assert (drawn["iteration"], drawn["position"]) == (5, 5)
     go_on(faces, copy, 6)
     assert state(copy) == {**drawn, "iteration": 6, "position": 6}
@@ -128,6 +128,6 @@ def test_a_state_of_another_save_is_dropped_with_one_line(
     (copy / f"new_SAEHD{ENDING}").write_bytes(content)
     go_on(faces, copy, 4)
     said = capsys.readouterr().out.splitlines()
-    lines = [line for line in said if "facesmith_state" in line or "random order" in line]
+    lines = [line for line in said if "facesmith_state" in line or "other samples" in line]
     assert len(lines) == 1 and message in lines[0]
     assert state(copy)["position"] == 4 and state(copy)["seed"] != 7
