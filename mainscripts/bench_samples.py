@@ -2,26 +2,29 @@
 
     python main.py bench samples --src workspace/data_src/aligned --dst workspace/data_dst/aligned --workers 2
 
-A sample is one face with its four arrays (warped, target, mask, mask_em). Figures are medians over rounds, after the
-ring of batches was emptied once; per core divides by the processors the workers can use. The parent does nothing but
-take batches, so this is the most a trainer could be fed. Without folders two made-up people are drawn first.
+A sample is one face with its four arrays (warped, target, mask, mask_em). With `--ct-mode` and `--hsv` those of src,
+half of all, get other colours, as in training. Figures are medians over rounds, after the ring of batches was emptied
+once; per core divides by the processors the workers can use. The parent does nothing but take batches, so this is the
+most a trainer could be fed. Without folders two made-up people are drawn first.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.batch import SampleRequest
+from core.imagelib.color_transfer import MODES
 from facelib.facetype import SHORT
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
@@ -36,6 +39,8 @@ class Result:
     """One measurement: samples per second of the median round, and seconds from construction to the first batch."""
 
     resolution: int
+    ct_mode: str
+    hsv_power: float
     workers: int
     samples_per_s: float
     first_batch_s: float
@@ -45,7 +50,8 @@ class Result:
         return {
             "bench": "samples",
             "resolution": self.resolution,
-            "ct_mode": "none",
+            "ct_mode": self.ct_mode,
+            "hsv_power": self.hsv_power,
             "workers": self.workers,
             "samples_per_s": round(self.samples_per_s, 1),
             "samples_per_s_per_core": round(self.samples_per_s / cores, 1),
@@ -57,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--src", type=Path, metavar="DIR", help="aligned faces of src (made-up ones)")
     parser.add_argument("--dst", type=Path, metavar="DIR", help="aligned faces of dst (made-up ones)")
     parser.add_argument("--resolution", type=int, nargs="+", default=[128], metavar="N", help="pixels; several allowed")
+    modes = ("none", *MODES)
+    parser.add_argument("--ct-mode", choices=modes, nargs="+", default=["none"], help="of src; several allowed")
+    parser.add_argument("--hsv", type=float, default=0.0, metavar="P", help="power of src's HSV shift (%(default)s)")
     parser.add_argument("--face-type", choices=tuple(SHORT), default="wf", help="of the model (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
@@ -74,13 +83,16 @@ def run(args: argparse.Namespace) -> int:
                 for number, (side, given) in enumerate(folders.items()):
                     folders[side] = given or _made_up(scratch / side, number)
             facesets = {side: Faceset.open(folder, _warn) for side, folder in folders.items()}
-            for resolution in args.resolution:
-                result = measure(facesets, resolution, args)
+            for resolution, ct_mode in itertools.product(args.resolution, args.ct_mode):
+                result = measure(facesets, resolution, ct_mode, args)
                 for line in _lines(result, args.json):
                     print(line, flush=True)
     except (FacesetError, LoaderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except ValueError as error:  # colours that cannot be given
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -94,10 +106,11 @@ def _made_up(folder: Path, number: int) -> Path:
     return folder
 
 
-def measure(facesets: Mapping[str, Faceset], resolution: int, args: argparse.Namespace) -> Result:
-    """Time a fresh loader at one resolution."""
+def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args: argparse.Namespace) -> Result:
+    """Time a fresh loader at one resolution, with one colour transfer."""
     workers = default_workers() if args.workers is None else args.workers
-    requests = dict.fromkeys(facesets, SampleRequest(resolution, SHORT[args.face_type]))
+    plain = SampleRequest(resolution, SHORT[args.face_type])
+    requests = {"src": replace(plain, ct_mode=ct_mode, ct_from="dst", hsv_power=args.hsv), "dst": plain}
     samples = args.batch_size * len(facesets)
     started = time.perf_counter()
     with Loader(facesets, requests, args.batch_size, seed=0, workers=workers, warn=_warn) as loader:
@@ -112,7 +125,7 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, args: argparse.Nam
                 next(loader)
                 count += samples
             rates.append(count / passed)
-    return Result(resolution, workers, statistics.median(rates), first)
+    return Result(resolution, ct_mode, args.hsv, workers, statistics.median(rates), first)
 
 
 def _lines(result: Result, as_json: bool) -> Iterator[str]:
@@ -121,6 +134,7 @@ def _lines(result: Result, as_json: bool) -> Iterator[str]:
         yield json.dumps(plain)
     else:
         yield (
-            f"{result.resolution:4d} px, {result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
+            f"{result.resolution:4d} px, colour transfer {result.ct_mode}, HSV {result.hsv_power:g}, "
+            f"{result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
             f"({plain['samples_per_s_per_core']:.1f} per core), first batch after {result.first_batch_s:.2f} s"
         )

@@ -1,8 +1,9 @@
 """Batches in order, made ahead by worker processes.
 
 The parent decides which face is sample number n of a side (samplelib.sampling); workers only compute, each
-writing its rows straight into a ring of batches in shared memory. A sample depends on (seed, side, number) and
-its face alone, so batches are the same for any number of workers, and a run resumes at any position.
+writing its rows straight into a ring of batches in shared memory. A sample depends on (seed, side, number), its face
+and the face it is coloured after alone, so batches are the same for any number of workers, and a run resumes at any
+position.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from core.batch import Batch, SampleRequest, Side
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
-from samplelib.process import check
+from samplelib.process import check, check_colours
 from samplelib.sampling import Order
 from samplelib.sharedbuf import Layout, SharedBuffer
 from samplelib.worker import Maker, NoUsableFaces, hello, layout
@@ -51,7 +52,8 @@ class Loader:
     The arrays are views of a shared buffer, valid until the next `next()`. position: batches consumed, also where
     to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
     caller's thread) with what the user should know: broken faces, dead workers. Raises FacesetError at once when a
-    faceset does not suit its request, LoaderError from `next()` when no more batches can be made.
+    faceset does not suit its request, ValueError for colours that cannot be given, LoaderError from `next()` when no
+    more batches can be made.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Loader:
     ) -> None:
         if set(facesets) != set(requests):
             raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
+        check_colours(requests)
         for side, request in requests.items():
             check(facesets[side], request)
         self.position = position
@@ -77,6 +80,11 @@ class Loader:
         self._orders = {
             side: Order(len(faces), seed, side, faces.yaws() if requests[side].uniform_yaw else None)
             for side, faces in facesets.items()
+        }
+        self._colours = {
+            side: Order(len(facesets[request.ct_from]), seed, f"{side} colours")
+            for side, request in requests.items()
+            if request.ct_mode != "none"
         }
         self._closed = False
         self._lent: int | None = None  # the ring slot whose views the caller holds
@@ -172,8 +180,9 @@ class Loader:
         for side, order in self._orders.items():
             first = self._ordered * self._batch_size
             for row in range(0, self._batch_size, self._chunk):
-                rows = range(row, min(row + self._chunk, self._batch_size))
-                jobs.append(Job(slot, side, row, first + row, [order[first + r] for r in rows]))
+                numbers = range(first + row, first + min(row + self._chunk, self._batch_size))
+                colours = [self._colours[side][n] for n in numbers] if side in self._colours else None
+                jobs.append(Job(slot, side, row, numbers.start, [order[n] for n in numbers], colours))
         self._ordered += 1
         self._left[slot] = len(jobs)
         if self._pool is not None:
@@ -212,7 +221,8 @@ class Loader:
             for row in range(self._batch_size):
                 number = self.position * self._batch_size + row
                 rows = {name: arrays[f"{side}/{name}"][row] for name in request.names}
+                colours = self._colours[side][number] if side in self._colours else None
                 try:
-                    self._maker.make(side, number, self._orders[side][number], rows, self._tell)
+                    self._maker.make(side, number, self._orders[side][number], colours, rows, self._tell)
                 except NoUsableFaces as error:
                     raise LoaderError(str(error)) from None

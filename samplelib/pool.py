@@ -37,17 +37,26 @@ _GOODBYE_S = 3.0
 
 @dataclass
 class Job:
-    """Samples of one side for rows `row`... of a ring slot. numbers start at `number`; one face index a sample."""
+    """Samples of one side for rows `row`... of a ring slot. numbers start at `number`; one face index a sample, and,
+    with colour transfer, the index of the face that gives the colours."""
 
     slot: int
     side: str
     row: int
     number: int
     indexes: list[int]
+    colours: list[int] | None = None
     attempts: int = 0
 
     def message(self) -> dict[str, Any]:
-        return {"slot": self.slot, "side": self.side, "row": self.row, "number": self.number, "indexes": self.indexes}
+        return {
+            "slot": self.slot,
+            "side": self.side,
+            "row": self.row,
+            "number": self.number,
+            "indexes": self.indexes,
+            "colours": self.colours,
+        }
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """From an aligned face to the arrays a model trains on: pure functions of pixels, request and generators.
 
-The order of work is DFL's (sample processor): bring the face to the model's face type and size, then bend, affine
-and flip there; masks are drawn on the aligned face and take the same way. Differences, equal in distribution: the
-picture is shrunk as 8-bit and only then made float (DFL: the other way round), which costs a rounding of 1/510.
+The order of work is DFL's (sample processor): bring the face to the model's face type and size, give it another face's
+colours, shift hue, saturation and light of the network's input, then bend, affine and flip; masks are drawn on the
+aligned face and take the same way, without the colours. Differences, equal in distribution: pictures are shrunk as
+8-bit and only then made float (DFL: the other way round), which costs a rounding of 1/510.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.batch import SampleRequest
+from core.imagelib import color, color_transfer
 from core.imagelib import warp as warping
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
@@ -24,13 +26,17 @@ from facelib.facetype import FACE_TYPES
 from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
 
 Array = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Chance = Callable[[str], np.random.RandomState]
+"""The generator of a sample for a purpose: `affine`, `bend`, `colour`, `hsv`. One each, so that what one option draws
+does not move the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """A decoded face: image (h, w, 3) uint8 BGR; mask (h', w') float32 in [0, 1], its xseg mask, or None."""
 
-    image: npt.NDArray[np.uint8]
+    image: Bytes
     mask: Array | None
 
 
@@ -70,12 +76,32 @@ def suitable(faceset: Faceset, request: SampleRequest, warn: Callable[[str], obj
     return faceset.subset(kept)
 
 
-def load(sample: Sample) -> Pixels:
-    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done."""
+def check_colours(requests: Mapping[str, SampleRequest]) -> None:
+    """Refuse, by ValueError, colours that cannot be given: an unknown mode, a side that is not there, a bad power."""
+    for side, request in requests.items():
+        mode, allowed = request.ct_mode, ("none", *color_transfer.MODES)
+        if mode not in allowed:
+            raise ValueError(f"{side}: ct_mode {mode!r} is unknown; allowed are {', '.join(allowed)}")
+        if mode != "none" and request.ct_from not in requests:
+            raise ValueError(
+                f"{side}: ct_mode {mode} needs a side to take colours from, got ct_from {request.ct_from!r}; "
+                f"allowed are {', '.join(requests)}"
+            )
+        if not 0 <= request.hsv_power <= 1:
+            raise ValueError(f"{side}: hsv_power {request.hsv_power} is outside 0 to 1")
+
+
+def load_image(sample: Sample) -> Bytes:
+    """(h, w, 3) uint8 BGR: a face's picture without its mask. Raises FaceReadError with the reason if it is broken."""
     try:
-        image = read_face(sample)
+        return np.asarray(read_face(sample), np.uint8)
     except OSError as error:
         raise FaceReadError(f"cannot be read ({error.strerror or error})") from error
+
+
+def load(sample: Sample) -> Pixels:
+    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done."""
+    image = load_image(sample)
     mask = decode_mask(sample)
     return Pixels(image, None if mask is None else mask[..., 0])
 
@@ -84,18 +110,19 @@ def process(
     sample: Sample,
     pixels: Pixels,
     request: SampleRequest,
-    rng: np.random.RandomState,
-    bend_rng: np.random.RandomState,
+    chance: Chance,
+    reference: Bytes | None = None,
 ) -> dict[str, Array]:
     """The arrays of `request.names`, each (C, R, R) float32 in [0, 1], images BGR.
 
-    rng draws affine and flip, the same for all arrays; bend_rng the bend of `warped` (unused when the request has
-    no random warp: then `warped` equals `target`). `mask`: the xseg mask if the face has one, else the hull of its
-    landmarks. `mask_em`: eyes and mouth inside that mask, divided by its maximum.
+    Affine and flip are the same for all arrays; `warped` alone is bent (if the request says so) and shifted in hue,
+    saturation and light. reference: a picture of any size whose colours `warped` and `target` get; not used where
+    ct_mode is none, else needed. `mask`: the xseg mask if the face has one, else the hull of its landmarks. `mask_em`:
+    eyes and mouth inside that mask, divided by its maximum.
     """
     warp = warping.draw(
-        rng,
-        bend_rng if request.random_warp else None,
+        chance("affine"),
+        chance("bend") if request.random_warp else None,
         request.resolution,
         flip=request.flip,
         rotation=request.rotation,
@@ -105,13 +132,16 @@ def process(
     out: dict[str, Array] = {}
     names = request.names
     if "warped" in names or "target" in names:
-        image = _to_model(pixels.image, sample, request, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        face = image.astype(np.float32)
-        face *= np.float32(1 / 255)
-        if "target" in names or warp.maps is None:
+        face = _float(_to_model(pixels.image, sample, request, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
+        if request.ct_mode != "none":
+            face = _coloured(face, request.ct_mode, chance, reference)
+        if "target" in names:
             out["target"] = _planes(warping.apply(warp, face, bend=False))
         if "warped" in names:
-            out["warped"] = out["target"] if warp.maps is None else _planes(warping.apply(warp, face, bend=True))
+            if request.hsv_power:
+                face = color.apply(color.draw(chance("hsv"), request.hsv_power), face)
+            alike = warp.maps is None and not request.hsv_power and "target" in out
+            out["warped"] = out["target"] if alike else _planes(warping.apply(warp, face, bend=True))
     if "mask" in names or "mask_em" in names:
         full = _full_mask(sample, pixels)
         if "mask" in names:
@@ -122,6 +152,21 @@ def process(
             top = em.max()
             out["mask_em"] = em / top if top > 0 else em
     return {name: out[name] for name in names}
+
+
+def _float(image: Bytes) -> Array:
+    """[0, 1] of 0..255."""
+    out = image.astype(np.float32)
+    out *= np.float32(1 / 255)
+    return out
+
+
+def _coloured(face: Array, mode: str, chance: Chance, reference: Bytes | None) -> Array:
+    """(R, R, 3) in the colours of the reference, which is resized to that whatever its face type."""
+    if reference is None:
+        raise ValueError(f"ct_mode {mode} needs a picture to take colours from")
+    small = np.asarray(cv2.resize(reference, face.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+    return color_transfer.apply(mode, face, _float(small), color_transfer.draw(mode, chance("colour")))
 
 
 def _to_model(

@@ -16,20 +16,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
-from samplelib.faceset import FaceReadError, Faceset
-from samplelib.process import load, process
+from samplelib.faceset import FaceReadError, Faceset, Sample
+from samplelib.process import load, load_image, process
 from samplelib.sampling import generator
 from samplelib.sharedbuf import Layout, SharedBuffer, attach
 
 Rows = Mapping[str, npt.NDArray[np.float32]]
 """Where a sample goes: name -> (C, H, W) view of a batch."""
+
+Report = Callable[[str, int, str], None]
+"""Told (side, face index, reason) of a face that cannot be decoded."""
+
+Read = TypeVar("Read")
 
 
 class NoUsableFaces(Exception):
@@ -53,31 +58,39 @@ class Maker:
         self._facesets = facesets
         self._requests = requests
         self._seed = seed
-        self._broken: dict[str, set[int]] = {side: set() for side in facesets}
+        self._broken: dict[tuple[str, str], set[int]] = {}
 
-    def make(self, side: str, number: int, index: int, rows: Rows, report: Callable[[str, int, str], None]) -> None:
-        """Write sample `number` of a side, face `index`, into `rows`.
+    def make(self, side: str, number: int, index: int, colours: int | None, rows: Rows, report: Report) -> None:
+        """Write sample `number` of a side, face `index`, into `rows`; colours: the face of the request's side `ct_from`
+        that it is coloured after, None without colour transfer.
 
-        A face whose pixels cannot be decoded is told to `report` (side, index, reason) and replaced by the next one of
-        the set, which depends on nothing but the files. Raises NoUsableFaces when there is none.
+        A face whose pixels cannot be decoded is told to `report` and replaced by the next one of its set, which depends
+        on nothing but the files. Raises NoUsableFaces when there is none.
         """
-        faceset, broken = self._facesets[side], self._broken[side]
+        request = self._requests[side]
+        sample, pixels = self._readable(side, index, load, report)
+        reference = None if colours is None else self._readable(request.ct_from, colours, load_image, report)[1]
+
+        def chance(purpose: str) -> np.random.RandomState:
+            return generator(self._seed, purpose, side, number)
+
+        for name, array in process(sample, pixels, request, chance, reference).items():
+            rows[name][...] = array
+
+    def _readable(self, side: str, index: int, read: Callable[[Sample], Read], report: Report) -> tuple[Sample, Read]:
+        """The first face from `index` on that `read` can decode. What is broken is remembered for each way of reading:
+        a face with a broken mask still has colours to give."""
+        faceset, broken = self._facesets[side], self._broken.setdefault((side, read.__name__), set())
         for offset in range(len(faceset)):
             candidate = (index + offset) % len(faceset)
             if candidate in broken:
                 continue
             sample = faceset.samples[candidate]
             try:
-                pixels = load(sample)
+                return sample, read(sample)
             except FaceReadError as error:
                 broken.add(candidate)
                 report(side, candidate, str(error))
-                continue
-            rng = generator(self._seed, "affine", side, number)
-            bend_rng = generator(self._seed, "bend", side, number)
-            for name, array in process(sample, pixels, self._requests[side], rng, bend_rng).items():
-                rows[name][...] = array
-            return
         raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
 
 
@@ -131,10 +144,11 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     for line in messages:
         job = json.loads(line)
         side, broken = job["side"], Broken()
-        for place, index in enumerate(job["indexes"]):
+        colours = job["colours"] or [None] * len(job["indexes"])
+        for place, (index, colour) in enumerate(zip(job["indexes"], colours, strict=True)):
             rows = {name: slots[job["slot"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
             try:
-                maker.make(side, job["number"] + place, index, rows, broken.add)
+                maker.make(side, job["number"] + place, index, colour, rows, broken.add)
             except NoUsableFaces as error:
                 _answer(answers, {"fatal": str(error)})
                 return

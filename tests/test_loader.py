@@ -146,9 +146,7 @@ def test_uniform_yaw_is_the_same_with_workers(folders: dict[str, Path]) -> None:
         assert_same(taken(loader, 5), wanted)
 
 
-def test_relative_folders_work(
-    folders: dict[str, Path], wanted: list[Batch], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_folders_work(folders: dict[str, Path], wanted: list[Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folders["src"].parent)
     with open_loader({side: Path(folder.name) for side, folder in folders.items()}, 1) as loader:
         assert_same(taken(loader, 2), wanted[:2])
@@ -177,6 +175,7 @@ def test_a_killed_worker_is_reported_and_replaced(folders: dict[str, Path], want
 def test_all_workers_killed_at_once(folders: dict[str, Path], wanted: list[Batch]) -> None:
     told: list[str] = []
     with open_loader(folders, 2, warn=told.append) as loader:
+        wait_until(lambda: len(loader.pids()) == 2)
         for pid in loader.pids():
             os.kill(pid, signal.SIGKILL)
         assert_same(taken(loader, 24), wanted)

@@ -30,8 +30,10 @@ def open_face(folder: Path, image: np.ndarray, landmarks: np.ndarray, face_type:
     return Faceset.open(folder, silent).samples[0]
 
 
-def run(sample, pixels: Pixels, request: SampleRequest, number: int = 0) -> dict[str, np.ndarray]:
-    return process(sample, pixels, request, generator(1, "affine", "src", number), generator(1, "bend", "src", number))
+def run(
+    sample, pixels: Pixels, request: SampleRequest, number: int = 0, reference: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    return process(sample, pixels, request, lambda purpose: generator(1, purpose, "src", number), reference)
 
 
 def compare_with_recording(path: Path, size: int) -> None:

@@ -7,7 +7,7 @@ and smooth. It follows from w(d) ~ a + d'Ad, fitted to differences in the pictur
 blurs of products of channels, and those can be made at a quarter of the size.
 
 Measured against `cv2.bilateralFilter` on sot's changes of real faces: on average 0.02/255 off at the worst pixel of a
-picture, at most 0.06/255 (the blur alone: 0.2 and 0.5). Where the fit is too poor, as between black and white noise,
+picture, at most 0.07/255 (the blur alone: 0.2 and 0.5). Where the fit is too poor, as between black and white noise,
 the literal filter is called.
 """
 
