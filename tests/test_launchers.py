@@ -28,6 +28,7 @@ TRAIN = [
     "--training-data-dst-dir", "WORKSPACE/data_dst/aligned", "--pretraining-data-dir", "PRETRAIN", *MODEL,
 ]  # fmt: skip
 COMMANDS = {
+    "6_export_SAEHD_as_dfm": ["main.py", "exportdfm", *MODEL],
     "6_train_SAEHD": TRAIN,
     "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
     "demo": ["bat/env/demo.py"],
@@ -69,7 +70,7 @@ def test_bat(path: Path) -> None:
         return
     lines = text.splitlines()
     assert lines[0] == "@echo off" and lines[2] == "setlocal EnableExtensions DisableDelayedExpansion"
-    assert re.fullmatch(r'call "%~dp0env\.bat" (installed|bare)', lines[3])
+    assert re.fullmatch(r'call "%~dp0env\.bat" (installed( dfm)?|bare)', lines[3])
     assert lines[4] == 'if not "%ERRORLEVEL%"=="0" goto end'
     assert lines[-2:] == [":end", 'call "%~dp0end.bat"']
 
@@ -78,7 +79,7 @@ def test_bat(path: Path) -> None:
 def test_bat_does_as_its_twin(path: Path) -> None:
     other = ROOT / "bat" / "linux" / f"{twin(path.stem)}.sh"
     assert command(path) == command(other)
-    mode = re.compile(r'env\.(?:bat|sh)" (\w+)')
+    mode = re.compile(r'env\.(?:bat|sh)" ([\w ]+)')
     assert mode.findall(path.read_text("ascii")) == mode.findall(other.read_text("ascii"))
     said = [text.splitlines()[1].lstrip("# ").removeprefix("rem ") for text in map(Path.read_text, (path, other))]
     assert re.sub(r"[\"`\\/]", "", said[0]) == re.sub(r"[\"`\\/]", "", said[1])
@@ -191,7 +192,7 @@ def demo() -> ModuleType:
 
 
 def test_commands_are_understood(demo: ModuleType) -> None:
-    for name in ("6_train_SAEHD", "6_train_SAEHD_no_preview"):
+    for name in ("6_export_SAEHD_as_dfm", "6_train_SAEHD", "6_train_SAEHD_no_preview"):
         parse(COMMANDS[name][1:])
     parse(demo.train_command(["--target-iter", "3"]))
     parse(demo.faces_command())

@@ -333,7 +333,7 @@ def last_line(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 1 after one line that says what is wrong."""
     parser = argparse.ArgumentParser(description="Makes the Python environment that the launchers use.")
-    parser.add_argument("--extras", default="", help="extras of setup.cfg, separated by commas (test)")
+    parser.add_argument("--extras", default="", help="extras of setup.cfg, separated by commas (test, dfm)")
     parser.add_argument("--fresh", action="store_true", help=f"a new environment in {FRESH}; a former one is removed")
     given = parser.parse_args(arguments)
     extras = {name for name in given.extras.split(",") if name}

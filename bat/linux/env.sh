@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC1091,SC2034  # local.sh may be missing; the launchers use the variables
-# Sourced by every launcher: `env.sh installed` (a Python with everything in it) or `env.sh bare` (any Python 3.10+).
+# Sourced by every launcher: `env.sh installed` (a Python with everything in it; `installed dfm`: with that extra of
+# setup.cfg too) or `env.sh bare` (any Python 3.10+).
 # Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat/env/local.sh; see bat/env/README.md.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -25,7 +26,7 @@ find_python() {
 PYTHON=${FACESMITH_PYTHON:-$(find_python)}
 if [ "$1" = installed ]; then
     if [ -z "${FACESMITH_PYTHON:-}" ]; then
-        "$PYTHON" "$ROOT/bat/env/setup.py"
+        "$PYTHON" "$ROOT/bat/env/setup.py" --extras "${2:-}"
         PYTHON=$ROOT/.venv/bin/python
     fi
     if [ -n "${FACESMITH_WORKSPACE:-}" ] && [ ! -d "$WORKSPACE" ]; then

@@ -1,4 +1,5 @@
-rem Called by every launcher: "env.bat installed" (a Python with everything in it) or "env.bat bare" (any Python 3.10+).
+rem Called by every launcher: "env.bat installed" (a Python with everything in it; "installed dfm": with that extra of
+rem setup.cfg too) or "env.bat bare" (any Python 3.10+).
 rem Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat\env\local.bat; see bat\env\README.md.
 chcp 65001 >nul
 set "PYTHONHOME="
@@ -16,7 +17,7 @@ for %%C in ("py -3" "py -3.13" "py -3.12" "py -3.11" "py -3.14" "py -3.10" "pyth
 if not defined PYTHON goto no_python
 if not "%~1"=="installed" exit /b 0
 if defined FACESMITH_PYTHON goto workspace
-"%PYTHON%" "%ROOT%\bat\env\setup.py"
+"%PYTHON%" "%ROOT%\bat\env\setup.py" --extras "%~2"
 if not "%ERRORLEVEL%"=="0" exit /b 1
 set "PYTHON=%ROOT%\.venv\Scripts\python.exe"
 

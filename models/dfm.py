@@ -1,0 +1,163 @@
+"""A swap network as a .dfm: one ONNX file that DeepFaceLive and others load, with DFL's input and outputs.
+
+    from models import dfm
+    dfm.export(task, "anna_SAEHD_model.dfm", name="anna")
+
+`in_face:0` (N, r, r, 3) BGR [0, 1] -> `out_face_mask:0` (dst's mask), `out_celeb_face:0` (src's face with dst's
+expression), `out_celeb_face_mask:0` (src's mask); float32, any N. The file takes its name only after onnxruntime has
+drawn from it what the network draws. Needs the extra `dfm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+from torch import Tensor, nn
+
+from core.dflfile import write_bytes
+from core.modeldir import ModelError
+from core.onnxgraph import BATCH, OnnxError, Shape, to_onnx
+from core.version import VERSION
+from models.swap import SwapNet, SwapTask
+
+INPUT = "in_face:0"
+OUTPUTS = {"out_face_mask:0": "dst_mask", "out_celeb_face:0": "face", "out_celeb_face_mask:0": "src_mask"}
+"""The outputs in DFL's order, and which field of Swap each is."""
+
+LIMITS = {False: 1e-3, True: 5e-3}
+"""How far an output may be from the network's, by `quantize`."""
+
+PROBES = (1, 3)  # batch sizes of the comparison
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+NOTICE = (
+    "The faces this network draws are synthetic media: people seem to do what they never did. Use it only with the "
+    "consent of everybody shown, and label every picture and video made with it as synthetic."
+)
+RUNTIME_ERRORS = (
+    runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoSuchFile,
+    runtime.NotImplemented, runtime.RuntimeException,
+)  # fmt: skip
+
+
+class DfmError(ModelError):
+    """A .dfm that cannot be made or does not draw what the network draws. What was at its place is untouched."""
+
+
+class Drawing(nn.Module):
+    """What the file computes of a swap network: `SwapTask.swap` in DFL's axes and order."""
+
+    def __init__(self, net: SwapNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, in_face: Tensor) -> tuple[Tensor, ...]:
+        x = in_face.permute(0, 3, 1, 2)  # (N, 3, r, r)
+        code = self.net.code(x, "dst")
+        face, src_mask = self.net.decode(self.net.swap_code(code), "src")
+        drawn = {"face": face, "src_mask": src_mask, "dst_mask": self.net.decoder_of("dst").mask(code)}
+        return tuple(drawn[field].permute(0, 2, 3, 1) for field in OUTPUTS.values())  # (N, r, r, C)
+
+
+def export(
+    task: SwapTask,
+    path: str | Path,
+    *,
+    name: str,
+    iteration: int | None = None,
+    quantize: bool = False,
+    drawing: nn.Module | None = None,
+    knobs: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, float]:
+    """Writes the swap of `task` to `path`; returns how far each output is from the network's at most.
+
+    name, iteration (the task's own by default): what the file says of itself. quantize: convolutions in float16, half
+    the size. For a network that is more than a face in: `drawing` is what is written, `forward(in_face, *knobs)`, and
+    `knobs` its further inputs, ONNX name -> the float32 value to compare with; `task.swap(images, *knobs)` must take
+    them too. Raises DfmError or OSError; then a file that was at `path` is still there, and nothing else.
+    """
+    path = Path(path)
+    side = task.values["resolution"]
+    knobs = knobs or {}
+    inputs: dict[str, Shape] = {INPUT: (BATCH, side, side, 3), **{key: knob.shape for key, knob in knobs.items()}}
+    try:
+        model = to_onnx(drawing or Drawing(task.net), inputs, list(OUTPUTS), half=quantize)
+        describe(model, task, name, task.iteration if iteration is None else iteration, quantize)
+        content = model.SerializeToString()
+        onnx.checker.check_model(content, full_check=True)
+    except (OnnxError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DfmError(f"{name} cannot become a .dfm: {error}.") from error
+    fresh = path.with_name(path.name + ".new")
+    try:
+        write_bytes(fresh, content)
+        differences = compare(task, fresh, knobs)
+        worst, limit = float(np.max(list(differences.values()))), LIMITS[quantize]
+        if not worst <= limit:  # also for a NaN
+            advice = "export it without quantizing" if quantize else "tell the makers of facesmith"
+            raise DfmError(
+                f"{path.name} would draw up to {worst:.2g} off what the network draws, allowed is {limit:g}: {advice}."
+            )
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return differences
+
+
+def describe(model: onnx.ModelProto, task: SwapTask, name: str, iteration: int, quantize: bool) -> None:
+    """Writes into the file who made it, of what, and what its pictures are."""
+    model.producer_name, model.producer_version = "facesmith", VERSION
+    model.model_version = iteration
+    model.doc_string = NOTICE
+    known = {key: task.values[key] for key in ("resolution", "face_type", "archi") if key in task.values}
+    facts = {
+        "made_by": f"facesmith {VERSION}",
+        "model_name": name,
+        "model_class": task.spec.name,
+        "iteration": iteration,
+        **known,
+        "weights": "float16" if quantize else "float32",
+        "synthetic_media": NOTICE,
+        "digital_source_type": SOURCE_TYPE,
+    }
+    onnx.helper.set_model_props(model, {key: str(fact) for key, fact in facts.items()})
+
+
+def compare(task: SwapTask, path: Path, knobs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The largest difference of every output between the file, run by onnxruntime, and the network."""
+    generator = torch.Generator().manual_seed(0)
+    apart: dict[str, list[float]] = {output: [] for output in OUTPUTS}
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        for count in PROBES:
+            images = faces(count, task.values["resolution"], generator)
+            given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}
+            drawn = session.run(list(OUTPUTS), given)
+            swap = task.swap(images, *(torch.from_numpy(knob) for knob in knobs.values()))
+            for (output, field), array in zip(OUTPUTS.items(), drawn, strict=True):
+                wanted = getattr(swap, field).permute(0, 2, 3, 1).cpu().numpy()
+                apart[output].append(float(np.abs(array - wanted).max()))
+    except RUNTIME_ERRORS as error:
+        raise DfmError(f"onnxruntime cannot run {path.name}: {str(error).splitlines()[0]}") from error
+    return {output: float(np.max(values)) for output, values in apart.items()}
+
+
+def faces(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, side, side) BGR [0, 1]: ovals the colour of skin with random shading, before random surroundings."""
+
+    def noise(cells: int) -> Tensor:
+        drawn = torch.rand(count, 3, cells, cells, generator=generator)
+        return F.interpolate(drawn, size=(side, side), mode="bicubic", align_corners=False)
+
+    axis = torch.linspace(-1, 1, side)
+    distance = torch.hypot(axis[None, :] / 0.7, axis[:, None] / 0.9)
+    inside = torch.sigmoid(20 * (1 - distance))
+    skin = torch.tensor([0.45, 0.55, 0.75])[:, None, None] + 0.5 * (noise(8) - 0.5)
+    fine = 0.1 * (noise(side // 2) - 0.5)
+    return (noise(5) * (1 - inside) + skin * inside + fine).clamp(0, 1)
