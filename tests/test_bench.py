@@ -35,9 +35,19 @@ def test_step() -> None:
 def test_samples(tmp_path: Path) -> None:
     src, dst = make_folder(tmp_path / "s", 4), make_folder(tmp_path / "d", 4)
     words = ["--src", str(src), "--dst", str(dst), "--resolution", "64", "--workers", "1", "--rounds", "1"]
-    (row,) = bench("samples", *words, "--seconds", "0.2")
-    for key in ("bench", "resolution", "ct_mode", "workers", "samples_per_s", "samples_per_s_per_core"):
-        assert key in row
+    rows = bench("samples", *words, "--seconds", "0.2", "--ct-mode", "none", "rct", "--hsv", "0.1")
+    for row in rows:
+        for key in ("bench", "resolution", "ct_mode", "workers", "samples_per_s", "samples_per_s_per_core"):
+            assert key in row
+    assert [(row["ct_mode"], row["hsv_power"]) for row in rows] == [("none", 0.1), ("rct", 0.1)]
+
+
+def test_color() -> None:
+    rows = bench("color", "--size", "16", "24", "--rounds", "1")
+    assert [(row["bench"], row["mode"], row["size"]) for row in rows] == [
+        ("color", mode, size) for size in (16, 24) for mode in ("rct", "lct", "mkl", "idt", "sot")
+    ]
+    assert all(isinstance(row["ms"], float) and row["ms"] > 0 for row in rows)
 
 
 def swap_forms(iterations: int, marks: int, faces: int, timeout: int) -> list[float]:

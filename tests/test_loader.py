@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loading import REQUEST, assert_same, damage, open_loader, silent, taken
 from sample_faces import make_folder
 
 from core.batch import Batch, SampleRequest
@@ -22,7 +23,6 @@ from samplelib.loader import Loader, LoaderError, default_workers
 from samplelib.sharedbuf import Layout, SharedBuffer, SharedBufferError, attach
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUEST = SampleRequest(64, "whole_face", flip=True)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
@@ -31,37 +31,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two folders of faces, with a space and letters beyond ASCII in the path."""
     base = tmp_path_factory.mktemp("лица with space")
     return {"src": make_folder(base / "src", 7), "dst": make_folder(base / "dst ü", 9, first_seed=100)}
-
-
-def silent(text: str) -> None:
-    raise AssertionError(f"unexpected warning: {text}")
-
-
-def open_loader(
-    folders: dict[str, Path],
-    workers: int,
-    *,
-    warn: Callable[[str], None] = silent,
-    batch_size: int = 3,
-    seed: int = 7,
-    position: int = 0,
-    request: SampleRequest = REQUEST,
-) -> Loader:
-    facesets = {side: Faceset.open(folder, silent) for side, folder in folders.items()}
-    requests = dict.fromkeys(folders, request)
-    return Loader(facesets, requests, batch_size, seed=seed, workers=workers, position=position, warn=warn)
-
-
-def taken(loader: Loader, count: int) -> list[Batch]:
-    return [next(loader).map(np.copy) for _ in range(count)]
-
-
-def assert_same(got: list[Batch], wanted: list[Batch]) -> None:
-    assert len(got) == len(wanted)
-    for number, (a, b) in enumerate(zip(got, wanted, strict=True)):
-        for side, arrays in b.items():
-            for name, array in arrays.items():
-                assert np.array_equal(a[side][name], array), f"batch {number}, {side}.{name}"
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -204,12 +173,6 @@ def test_a_job_that_kills_every_worker_ends_the_loader(
     with loader, pytest.raises(LoaderError, match=r"exit code 5\), 3 times in a row"):
         next(loader)
     assert len(told) == 2
-
-
-def damage(folder: Path, number: int) -> None:
-    """Cut the end of a face's picture off; its header stays."""
-    path = sorted(folder.iterdir())[number]
-    path.write_bytes(path.read_bytes()[:-700])
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,11 +12,11 @@ import pytest
 from sample_faces import make_folder, mean_landmarks, noise, write_face
 
 from core.batch import SampleRequest
-from core.imagelib import warp
+from core.imagelib import color, color_transfer, warp
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
-from samplelib.process import Pixels, check, load, process, suitable
+from samplelib.process import Pixels, check, check_colours, load, load_image, process, suitable
 from samplelib.sampling import Order, generator, yaw_bins
 
 STILL = {"rotation": 0.0, "scale": 0.0, "shift": 0.0}
@@ -141,6 +143,69 @@ def test_without_random_warp_the_input_is_the_target(tmp_path: Path) -> None:
     assert np.array_equal(made["target"], bent["target"])  # the affine does not depend on the bend
 
 
+@pytest.mark.parametrize("mode", color_transfer.MODES)
+def test_colours_come_before_the_bend_and_leave_geometry_and_masks_alone(tmp_path: Path, mode: str) -> None:
+    sample = open_face(tmp_path, noise(0, 96), mean_landmarks(96))
+    reference = noise(5, 80)[:, :70] // 2 + 60  # another size: it is only resized
+    plain = SampleRequest(96, "whole_face", flip=True)
+    request = replace(plain, ct_mode=mode, ct_from="dst")
+    before, made = run(sample, load(sample), plain, 3), run(sample, load(sample), request, 3, reference)
+    assert np.array_equal(made["mask"], before["mask"]) and np.array_equal(made["mask_em"], before["mask_em"])
+    small = cv2.resize(reference, (96, 96), interpolation=cv2.INTER_LINEAR)
+    face, small = (x.astype(np.float32) * np.float32(1 / 255) for x in (load(sample).image, small))
+    params = color_transfer.draw(mode, generator(1, "colour", "src", 3))
+    coloured = color_transfer.apply(mode, face, small, params)
+    drawn = warp.draw(generator(1, "affine", "src", 3), generator(1, "bend", "src", 3), 96, flip=True)
+    for name, bend in (("target", False), ("warped", True)):
+        wanted = np.clip(warp.apply(drawn, coloured, bend=bend), 0, 1).transpose(2, 0, 1)
+        assert np.allclose(made[name], wanted, atol=1e-5)
+        assert np.abs(made[name] - before[name]).max() > 0.05
+
+
+@pytest.mark.parametrize("random_warp", [True, False])
+def test_an_hsv_shift_is_for_the_input_only(tmp_path: Path, random_warp: bool) -> None:
+    sample = open_face(tmp_path, noise(0, 96), mean_landmarks(96))
+    plain = SampleRequest(96, "whole_face", flip=True, random_warp=random_warp)
+    before, made = (run(sample, load(sample), replace(plain, hsv_power=power), 2) for power in (0.0, 0.3))
+    for name in ("target", "mask", "mask_em"):
+        assert np.array_equal(made[name], before[name])
+    face = load(sample).image.astype(np.float32) / 255
+    shifted = color.apply(color.draw(generator(1, "hsv", "src", 2), 0.3), face)
+    bend = generator(1, "bend", "src", 2) if random_warp else None
+    drawn = warp.draw(generator(1, "affine", "src", 2), bend, 96, flip=True)
+    wanted = np.clip(warp.apply(drawn, shifted, bend=True), 0, 1).transpose(2, 0, 1)
+    assert np.allclose(made["warped"], wanted, atol=1e-5)
+    assert np.abs(made["warped"] - before["warped"]).max() > 0.02
+
+
+def test_any_arrays_may_be_asked_for_with_other_colours(tmp_path: Path) -> None:
+    sample, reference = open_face(tmp_path, noise(0, 96), mean_landmarks(96)), noise(5, 96)
+    request = SampleRequest(64, "whole_face", random_warp=False, ct_mode="rct", ct_from="dst", hsv_power=0.2)
+    made = run(sample, load(sample), request, 1, reference)
+    for names in (("warped",), ("target",), ("mask", "warped")):
+        only = run(sample, load(sample), replace(request, names=names), 1, reference)
+        assert list(only) == list(names)
+        assert all(np.array_equal(only[name], made[name]) for name in names)
+    with pytest.raises(ValueError, match="ct_mode rct needs a picture"):
+        run(sample, load(sample), request)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ct_mode": "hist", "ct_from": "dst"}, "src: ct_mode 'hist' is unknown; allowed are none, rct, lct, mkl"),
+        ({"ct_mode": "rct", "ct_from": "bob"}, "got ct_from 'bob'; allowed are src, dst"),
+        ({"ct_mode": "rct"}, "got ct_from ''; allowed are src, dst"),
+        ({"hsv_power": 1.5}, "src: hsv_power 1.5 is outside 0 to 1"),
+    ],
+)
+def test_colours_that_cannot_be_given_are_refused(changes: dict[str, Any], words: str) -> None:
+    plain = SampleRequest(64, "whole_face")
+    with pytest.raises(ValueError, match=words):
+        check_colours({"src": replace(plain, **changes), "dst": plain})
+    check_colours({"src": replace(plain, ct_mode="sot", ct_from="src", hsv_power=0.3), "dst": plain})
+
+
 @pytest.mark.parametrize("face_type", ["whole_face", "full_face", "half_face"])
 def test_landmarks_and_masks_move_with_the_picture(tmp_path: Path, face_type: str) -> None:
     size, resolution = 256, 96
@@ -187,8 +252,9 @@ def test_a_broken_mask_or_picture_is_told(tmp_path: Path) -> None:
     with pytest.raises(FaceReadError):
         load(sample)
     sample.path.unlink()
-    with pytest.raises(FaceReadError, match="cannot be read"):
-        load(sample)
+    for read in (load, load_image):
+        with pytest.raises(FaceReadError, match="cannot be read"):
+            read(sample)
 
 
 def test_faces_that_show_too_little_are_refused_before_training(tmp_path: Path) -> None:
