@@ -132,7 +132,7 @@ class Writer(fx.Interpreter):
             return value
         key = (value.name, half)
         if key not in self._casts:
-            name = f"{value.name}_{'half' if half else 'full'}"
+            name = f"{value.name}.{'half' if half else 'full'}"
             to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
             self.nodes.append(helper.make_node("Cast", [value.name], [name], name, to=to))
             self._casts[key] = Value(name, value.like, half)
@@ -143,7 +143,7 @@ class Writer(fx.Interpreter):
         tensor = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float32)
         name, _ = self._names.setdefault(id(tensor), (self._fresh(), tensor))
         widen = self.half and not half and tensor.dim() > 1
-        name += "_half" if half or widen else ""
+        name += ".half" if half or widen else ""
         self.constants[name] = (tensor, half or widen)
         return self.cast(Value(name, tensor, True), False).name if widen else name
 
@@ -155,7 +155,7 @@ class Writer(fx.Interpreter):
 
     def _fresh(self) -> str:
         self._count += 1
-        return self._label if self._count == 1 else f"{self._label}_{self._count}"
+        return self._label if self._count == 1 else f"{self._label}.{self._count}"  # fx numbers with _
 
     # Operations
 
@@ -249,7 +249,8 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, Shape], outputs: Sequence[st
     constants = {name: value for name, value in writer.constants.items() if name in used}
     size = sum(tensor.numel() * (2 if short else tensor.element_size()) for tensor, short in constants.values())
     if size > MAX_BYTES:
-        raise OnnxError(f"its weights take {size / 1e9:.1f} GB, an ONNX file holds 2.1 GB")
+        advice = "" if half else " (in float16 they take half)"
+        raise OnnxError(f"its weights take {size / 1e9:.1f} GB, an ONNX file holds 2.1 GB{advice}")
     graph = helper.make_graph(
         nodes,
         "swap",

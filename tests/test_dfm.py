@@ -240,7 +240,8 @@ def test_what_cannot_be_written_is_refused_by_name() -> None:
 def test_operations_no_architecture_needs_all_at_once(half: bool) -> None:
     def forward(own: Layers, x: Tensor) -> Tensor:
         first, second = torch.conv2d(x, own.w, own.b, 1, 1).chunk(2, 1)  # of no Concat: a Split
-        return torch.cat((second, first + 1, x.view(-1, 2, 4, 4)), 1)  # of float16 and float32
+        views = [x.view(-1, 32).view(-1, 4, 8).view(-1, 2, 4, 4) * 0.5 for _ in range(2)]
+        return torch.cat((second, first + 1, *views), 1)  # of float16 and float32
 
     generator = torch.Generator().manual_seed(0)
     layers = Layers(forward, w=torch.rand(4, 2, 3, 3, generator=generator), b=torch.rand(4, generator=generator))

@@ -141,6 +141,26 @@ def test_sh_runs_from_anywhere(name: str, home: Path) -> None:
 
 
 @needs_bash
+def test_sh_installs_what_its_verb_needs(home: Path) -> None:
+    """The set-up is told the extra of the launcher, then its environment's Python runs the verb."""
+    setup = home / "bat" / "env" / "setup.py"
+    setup.write_text(
+        "import os, sys\nfrom pathlib import Path\nhome = Path(__file__).parent.parent.parent\n"
+        "(home / 'extras').write_text('|'.join(sys.argv[1:]))\n(home / '.venv' / 'bin').mkdir(parents=True)\n"
+        "os.symlink(sys.executable, home / '.venv' / 'bin' / 'python')\n",
+        encoding="utf-8",
+    )
+    (home / "main.py").write_text("raise SystemExit(5)", encoding="utf-8")
+    for name, extras in (("6_export_SAEHD_as_dfm", "dfm"), ("6_train_SAEHD", "")):
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("FACESMITH_")}
+        path = os.pathsep.join((str(Path(sys.executable).parent), environ["PATH"]))
+        script = home / "bat" / "linux" / f"{name}.sh"
+        assert subprocess.run(["bash", script], env={**environ, "PATH": path}, check=False).returncode == 5
+        assert (home / "extras").read_text() == f"--extras|{extras}"
+        shutil.rmtree(home / ".venv")
+
+
+@needs_bash
 def test_sh_through_a_link(home: Path, tmp_path: Path) -> None:
     link = home / "bat" / "linux" / "link"
     link.symlink_to("6_train_SAEHD.sh")
