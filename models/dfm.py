@@ -35,6 +35,7 @@ OUTPUTS = {"out_face_mask:0": "dst_mask", "out_celeb_face:0": "face", "out_celeb
 LIMITS = {False: 1e-3, True: 5e-3}
 """How far an output may be from the network's, by `quantize`."""
 
+ERRORS_ONLY = 3  # of onnxruntime's log: it warns of a dense matrix too large to be widened when the file is loaded
 PROBES = (1, 3)  # batch sizes of the comparison
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 NOTICE = (
@@ -91,6 +92,7 @@ def export(
         model = to_onnx(drawing or Drawing(task.net), inputs, list(OUTPUTS), half=quantize)
         describe(model, task, name, task.iteration if iteration is None else iteration, quantize)
         content = model.SerializeToString()
+        del model  # a large one is held often enough: by the task, here, and by onnxruntime
         onnx.checker.check_model(content, full_check=True)
     except (OnnxError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DfmError(f"{name} cannot become a .dfm: {error}.") from error
@@ -134,7 +136,9 @@ def compare(task: SwapTask, path: Path, knobs: Mapping[str, np.ndarray]) -> dict
     generator = torch.Generator().manual_seed(0)
     apart: dict[str, list[float]] = {output: [] for output in OUTPUTS}
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = ERRORS_ONLY
+        session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         for count in PROBES:
             images = faces(count, task.values["resolution"], generator)
             given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}

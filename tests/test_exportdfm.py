@@ -212,3 +212,14 @@ def test_missing_packages_are_named(
     assert re.fullmatch(r"Error: exportdfm needs onnxruntime\. .*6_export_SAEHD_as_dfm\.sh.*facesmith\[dfm\]\"\n", said)
     launcher = re.search(r"bash (\S+)", said)
     assert launcher and (ROOT / launcher[1]).is_file()
+
+
+def test_packages_that_do_not_work_are_named(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> int:
+        raise ImportError("DLL load failed", name="onnxruntime")
+
+    monkeypatch.setattr(exportdfm, "_export", broken)
+    assert main(words(trained)) == 1
+    assert capsys.readouterr().err == "Error: onnxruntime is installed but does not work: DLL load failed\n"
