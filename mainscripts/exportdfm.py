@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if absent:
         return _refuse(
             f"exportdfm needs {' and '.join(absent)}. To install: bash bat/linux/6_export_SAEHD_as_dfm.sh (Windows: "
-            r'"bat\windows\6) export SAEHD as dfm.bat"), or: pip install "facesmith[dfm]"'
+            rf'"bat\windows\6) export SAEHD as dfm.bat"), or: pip install {" ".join(absent)}'
         )
     try:
         return _export(args, sys.stdin, sys.stdout)

@@ -209,7 +209,9 @@ def test_missing_packages_are_named(
     monkeypatch.setattr(exportdfm, "find_spec", lambda name: None if name == "onnxruntime" else object())
     assert main(words(trained)) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"Error: exportdfm needs onnxruntime\. .*6_export_SAEHD_as_dfm\.sh.*facesmith\[dfm\]\"\n", said)
+    assert re.fullmatch(
+        r"Error: exportdfm needs onnxruntime\. .*6_export_SAEHD_as_dfm\.sh.*pip install onnxruntime\n", said
+    )
     launcher = re.search(r"bash (\S+)", said)
     assert launcher and (ROOT / launcher[1]).is_file()
 
