@@ -134,16 +134,18 @@ def describe(model: onnx.ModelProto, task: SwapTask, name: str, iteration: int, 
 def compare(task: SwapTask, path: Path, knobs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest difference of every output between the file, run by onnxruntime, and the network."""
     generator = torch.Generator().manual_seed(0)
+    further = [torch.from_numpy(knob) for knob in knobs.values()]
     apart: dict[str, list[float]] = {output: [] for output in OUTPUTS}
     try:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = ERRORS_ONLY
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         for count in PROBES:
-            images = faces(count, task.values["resolution"], generator)
+            # What the network draws of colourful noise is a face: the kind of picture it will be given.
+            images = task.swap(noise(count, task.values["resolution"], generator), *further).face.cpu()
             given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}
             drawn = session.run(list(OUTPUTS), given)
-            swap = task.swap(images, *(torch.from_numpy(knob) for knob in knobs.values()))
+            swap = task.swap(images, *further)
             for (output, field), array in zip(OUTPUTS.items(), drawn, strict=True):
                 wanted = getattr(swap, field).permute(0, 2, 3, 1).cpu().numpy()
                 apart[output].append(float(np.abs(array - wanted).max()))
@@ -152,16 +154,7 @@ def compare(task: SwapTask, path: Path, knobs: Mapping[str, np.ndarray]) -> dict
     return {output: float(np.max(values)) for output, values in apart.items()}
 
 
-def faces(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """(count, 3, side, side) BGR [0, 1]: ovals the colour of skin with random shading, before random surroundings."""
-
-    def noise(cells: int) -> Tensor:
-        drawn = torch.rand(count, 3, cells, cells, generator=generator)
-        return F.interpolate(drawn, size=(side, side), mode="bicubic", align_corners=False)
-
-    axis = torch.linspace(-1, 1, side)
-    distance = torch.hypot(axis[None, :] / 0.7, axis[:, None] / 0.9)
-    inside = torch.sigmoid(20 * (1 - distance))
-    skin = torch.tensor([0.45, 0.55, 0.75])[:, None, None] + 0.5 * (noise(8) - 0.5)
-    fine = 0.1 * (noise(side // 2) - 0.5)
-    return (noise(5) * (1 - inside) + skin * inside + fine).clamp(0, 1)
+def noise(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, side, side) [0, 1]: random patches of colour, with soft edges."""
+    patches = torch.rand(count, 3, 8, 8, generator=generator)
+    return F.interpolate(patches, size=(side, side), mode="bicubic", align_corners=False).clamp(0, 1)
