@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from core.modeldir import ModelDir, ModelError, saved_models
-from core.options import Option, OptionError, resolve, settle
-from core.prompts import AnswerError, Leave, Terminal, ask_rows
-from core.terminal import KeyboardTerminal, ListTerminal
+from core.options import Option, resolve, settle
+from core.prompts import Terminal, ask_rows
 from core.values import parse_sets
-from mainscripts.train import EXIT_FAILED, EXIT_LEFT, EXIT_USAGE, folder
+from mainscripts.train import folder
+from mainscripts.verb import find_terminal, guarded, refuse
 
 if TYPE_CHECKING:  # torch is imported when everything else is right
     from models.spec import ModelSpec
@@ -58,22 +58,14 @@ def run(args: argparse.Namespace) -> int:
     """Writes the file; see main.main for the exit codes."""
     absent = [package for package in PACKAGES if find_spec(package) is None]
     if absent:
-        return _refuse(
+        return refuse(
             f"exportdfm needs {' and '.join(absent)}. To install: bash bat/linux/6_export_SAEHD_as_dfm.sh (Windows: "
             rf'"bat\windows\6) export SAEHD as dfm.bat"), or: pip install {" ".join(absent)}'
         )
     try:
-        return _export(args, sys.stdin, sys.stdout)
-    except (OptionError, AnswerError) as error:
-        return _refuse(str(error), EXIT_USAGE)
-    except (Leave, KeyboardInterrupt):
-        return _refuse("Left without changing anything.", EXIT_LEFT)
-    except OSError as error:
-        return _refuse(f"{error.filename or 'The system'}: {error.strerror or error}.")
-    except ModelError as error:
-        return _refuse(str(error))
+        return guarded(lambda: _export(args, sys.stdin, sys.stdout))
     except ImportError as error:
-        return _refuse(f"{error.name or 'a package'} is installed but does not work: {error}")
+        return refuse(f"{error.name or 'a package'} is installed but does not work: {error}")
 
 
 def _export(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
@@ -83,11 +75,7 @@ def _export(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     def say(text: str) -> None:
         print(text, file=stdout, flush=True)
 
-    terminal: Terminal | None = None
-    if stdin.isatty() and stdout.isatty():
-        terminal = KeyboardTerminal(stdin, stdout)
-    elif args.ask:
-        terminal = ListTerminal(stdin, stdout)
+    terminal = find_terminal(stdin, stdout, args.ask)
     spec = train_setup.find_spec(args.model)
     values = resolve((QUANTIZE,), parse_sets(args.sets), {}, {})
     fixed = {key: values[key] for key in parse_sets(args.sets)}
@@ -161,8 +149,3 @@ def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask:
     for note in task.load(directory.folder, directory.name):
         say(note)
     return task
-
-
-def _refuse(message: str, code: int = EXIT_FAILED) -> int:
-    print(f"Error: {message}" if code != EXIT_LEFT else f"\n{message}", file=sys.stderr, flush=True)
-    return code

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 1, 2, 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's flags under DFL's names, then ours."""
@@ -131,44 +129,25 @@ def save_cadence(text: str) -> tuple[float, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Trains until stopped; see main.main for the exit codes."""
-    from core.modeldir import ModelError
-    from core.options import OptionError
-    from core.prompts import AnswerError, Leave
-    from samplelib.faceset import FacesetError
-    from samplelib.loader import LoaderError
+    from mainscripts import verb
 
     if args.execute_program is not None:
-        return _refuse(
+        return verb.refuse(
             "--execute-program is not supported: it runs program text given on a command line, which a launcher from "
             "a stranger could misuse. Use your system's scheduler instead.",
-            EXIT_USAGE,
+            verb.EXIT_USAGE,
         )
-    try:
-        return _train(args, sys.stdin, sys.stdout)
-    except (OptionError, AnswerError) as error:
-        return _refuse(str(error), EXIT_USAGE)
-    except (Leave, KeyboardInterrupt):
-        return _refuse("Left without changing anything.", EXIT_LEFT)
-    except OSError as error:
-        return _refuse(f"{error.filename or 'The system'}: {error.strerror or error}.", EXIT_FAILED)
-    except (ModelError, FacesetError, LoaderError) as error:
-        return _refuse(str(error), EXIT_FAILED)
+    return verb.guarded(lambda: _train(args, sys.stdin, sys.stdout))
 
 
 def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     from core.modeldir import ModelDir
-    from core.prompts import Terminal
-    from core.terminal import KeyboardTerminal, ListTerminal
-    from mainscripts import train_faces, train_run, train_setup
+    from mainscripts import train_faces, train_run, train_setup, verb
 
     def say(text: str) -> None:
         print(text, file=stdout, flush=True)
 
-    terminal: Terminal | None = None
-    if stdin.isatty() and stdout.isatty():
-        terminal = KeyboardTerminal(stdin, stdout)
-    elif args.ask:
-        terminal = ListTerminal(stdin, stdout)
+    terminal = verb.find_terminal(stdin, stdout, args.ask)
     say("Running trainer.")
     spec = train_setup.find_spec(args.model)
     folders = train_faces.open_folders(args, say)
@@ -186,8 +165,3 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
         if not there:  # a folder is made only once nothing is left to be wrong
             stack.enter_context(directory.lock())
         return train_run.train(setup, task, args, stdin, stdout)
-
-
-def _refuse(message: str, code: int) -> int:
-    print(f"Error: {message}" if code != EXIT_LEFT else f"\n{message}", file=sys.stderr, flush=True)
-    return code

@@ -24,11 +24,11 @@ from core.summary import summary
 from core.trainer import Cadence, Trainer
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
+from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
 
 HISTORY_SEED = 0x5EED
-EXIT_OK, EXIT_FAILED, EXIT_ABORTED = 0, 1, 130
 
 
 def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None], seed: int | None = None) -> Loader:
@@ -169,7 +169,7 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
         return EXIT_OK
     except KeyboardInterrupt:
         emit(Failed("Aborted by a second Ctrl-C: what was learned since the last save is not saved."))
-        code = EXIT_ABORTED
+        code = EXIT_LEFT
     except LoaderError as error:
         # Between two iterations the model is sound: keep what was learned.
         saver.save(None, trainer.position)
