@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.dflreader import KEYS, MAX_DEPTH, NUMERIC, Reader, Refused, check_tree
+from core.dflplain import MAX_DEPTH, MAX_INT_BYTES, NUMERIC, Refused, check_key, check_tree
+from core.dflreader import Reader
 
 MAX_BYTES = 16 << 30
 """Default limit on a file: the optimizer of the largest models stays below it."""
 
+_CHUNK = 1 << 20
 _MIN_NODES = 1_000_000
 _MAX_NODES = 16_000_000
 
@@ -72,7 +74,7 @@ def _load(
     try:
         reader = Reader(file, data, size, nodes, extra_globals or {})
         result = reader.run()
-        check_tree(result, nodes)
+        check_tree(result, nodes, 8 * size + _CHUNK)
     except Refused as error:
         reason = str(error)
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error) as error:
@@ -128,8 +130,10 @@ def _pieces(obj: Any, where: str, depth: int) -> Iterator[bytes | memoryview]:
     elif kind is dict:
         yield b"}("
         for key, item in obj.items():
-            if type(key) not in KEYS:
-                raise DflFileError(f"{where or 'the value'}: a {type(key).__name__} as dictionary key cannot be saved.")
+            try:
+                check_key(key)
+            except Refused as error:
+                raise DflFileError(f"{where or 'the value'}: {error} cannot be saved.") from None
             yield _atom(key, where)
             yield from _pieces(item, f"{where}[{key!r}]", depth + 1)
         yield b"u"
@@ -154,6 +158,8 @@ def _atom(value: Any, where: str) -> bytes:
         if -(2**31) <= value < 2**31:
             return b"K" + struct.pack("<B", value) if 0 <= value < 256 else b"J" + struct.pack("<i", value)
         raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        if len(raw) > MAX_INT_BYTES:
+            raise DflFileError(f"{where or 'the value'}: a number of {len(raw)} bytes cannot be saved.")
         return b"\x8b" + struct.pack("<I", len(raw)) + raw
     if kind is str:
         raw = value.encode("utf-8", "surrogatepass")
