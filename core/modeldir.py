@@ -20,14 +20,16 @@ import numpy as np
 from core import dflfile
 from core.dflfile import DflFileError
 from core.options import Values
+from core.runstate import LIMITS, RunState
 from core.runstate import MAX_BYTES as STATE_LIMIT
-from core.runstate import RunState
+from core.shown import shown
 from core.summary import summary
 
 Part = dict[str, Any]
 """The content of one part file: DFL's weight name -> array."""
 
 BACKUPS = 24
+ITERATIONS = LIMITS["iteration"]
 DATA_LIMIT = 1 << 30  # sample_for_preview holds float arrays: tens of MB at 640 px
 
 
@@ -116,12 +118,19 @@ class ModelData:
         """Raises ValueError, TypeError or OverflowError for a record that cannot be believed."""
         known = ("iter", "options", "loss_history", "sample_for_preview")
         iteration, options = stored.get("iter"), stored.get("options")
-        if not isinstance(iteration, (int, np.integer)) or iteration < 0:
-            raise ValueError(f"iter is {iteration!r}, where a whole number from 0 counts the iterations")
+        if not isinstance(iteration, (int, np.integer)) or not 0 <= iteration <= ITERATIONS:
+            raise ValueError(f"iter is {shown(iteration)}, where a whole number from 0 counts the iterations")
         if iteration and not (isinstance(options, dict) and all(isinstance(key, str) for key in options)):
             raise ValueError("it holds no options, so nobody can tell what network the weights belong to")
-        history = LossHistory(stored.get("loss_history") or ())
-        history.array()  # raises for what is no table of numbers
+        rows = stored.get("loss_history") or ()
+        widths = [len(row) for row in rows]
+        if len(widths) * max(widths, default=0) > 4 * sum(widths) + 4096:
+            raise ValueError("its losses are no table")  # one long row among short ones would fill the memory
+        history = LossHistory(rows)
+        try:
+            history.array()
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("its losses are no numbers") from None
         return cls(
             iter=int(iteration),
             options=dict(options) if iteration and options else {},

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from core.shown import PLAIN, plain, shown
+
 Kind = Literal["bool", "int", "float", "choice", "text"]
 Answers = Mapping[str, Any]
 
@@ -115,7 +117,10 @@ class Option:
 
         Raises OptionError naming the option, what was given and what is allowed.
         """
+        given = plain(given)
         try:
+            if type(given) not in PLAIN:
+                raise ValueError
             value = self._convert(given)
             if believe:
                 self._possible(value)
@@ -123,7 +128,7 @@ class Option:
                 self._inside(value)
         except (ValueError, TypeError, OverflowError) as error:
             own = str(error) if self.check is not None else ""
-            raise OptionError(f"{self.key}: got {given!r}, allowed is {own or self.allowed()}.") from None
+            raise OptionError(f"{self.key}: got {shown(given)}, allowed is {own or self.allowed()}.") from None
         return value
 
     def _convert(self, given: Any) -> Any:
@@ -220,6 +225,11 @@ def settle(rows: Sequence[Option], answers: Answers) -> Values:
     return Values(effective, {row.key: chosen[row.key] for row in rows if row.stored})
 
 
+def _same(given: Any, stored: Any) -> bool:
+    given, stored = plain(given), plain(stored)
+    return type(given) in PLAIN and type(stored) in PLAIN and bool(given == stored)
+
+
 def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
     """given > stored > preferred > the rows' own defaults, all through the rows' own validation.
 
@@ -229,7 +239,7 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
     answers = defaults(rows, stored, preferred)
     for key, value in given.items():
         row = find(rows, key)
-        parsed = row.parse(value, believe=key in stored and value == stored[key])
+        parsed = row.parse(value, believe=key in stored and _same(value, stored[key]))
         if row.ask == "create" and key in stored and parsed != answers[key]:
             raise OptionError(
                 f"{key}: this model was made with {row.show(answers[key])}; got {row.show(parsed)}. "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.shown import PLAIN, plain, printable, shorten, shown
+
 
 def summary(
     full_name: str, iteration: int, options: Mapping[str, Any], forced: Mapping[str, Any], device: str = "CPU"
@@ -13,8 +15,8 @@ def summary(
     rows: list[tuple[str, str] | str] = [("Model name", full_name), "", ("Current iteration", str(iteration)), ""]
     rows += ["Model Options", ""]
     for key, value in options.items():
-        text = str(value) + (f" (override: {forced[key]})" if key in forced else "")
-        rows.append((key, text))
+        text = _text(value) + (f" (override: {forced[key]})" if key in forced else "")
+        rows.append((shorten(printable(key)), text))
     rows += ["", "Running On", "", ("Using device", device), ""]
 
     pairs = [row for row in rows if isinstance(row, tuple)]
@@ -30,3 +32,9 @@ def summary(
             lines.append(f"=={f' {row} ':-^{width}}==" if row in titles else f"=={'':{width}}==")
     lines.append("=" * (width + 4))
     return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    """An option's value. Options that are not ours come from strangers."""
+    value = plain(value)
+    return shorten(printable(str(value))) if type(value) in PLAIN else shown(value)

@@ -23,6 +23,7 @@ _MAX_MASK = 50_000  # of these; DFL leaves the rest to landmarks and polygons
 _MAX_VALUES = 65_536
 _APP0, _APP15, _SOS, _EOI, _SOI = 0xE0, 0xEF, 0xDA, 0xD9, b"\xff\xd8"
 _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+_MAX_SEGMENTS = 4096  # a picture with a colour profile has some 300 at most
 _SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _KNOWN = {b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
 
@@ -55,7 +56,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         kind = next((name for magic, name in _KNOWN.items() if data.startswith(magic)), "no picture")
         raise DflJpgError(f"not a JPEG ({kind})")
     at = 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         while data[at : at + 2] == b"\xff\xff":  # fill bytes
             at += 1
         if at + 4 > len(data):
@@ -75,6 +76,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _SOS:
             return
         at = end
+    raise DflJpgError(f"it has more than {_MAX_SEGMENTS:,} JPEG segments")
 
 
 def read_header(data: bytes) -> Header:

@@ -9,18 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from core.shown import printable, shown
+from facelib.constants import MEAN_2D
 from facelib.facetype import FACE_TYPES, NAMES
 
 Array = np.ndarray[Any, Any]
 Polygons = tuple[tuple[int, Array], ...]
 
-MIN_SIDE, MAX_SIDE = 16, 8192
-"""Sides of pictures that are read, in pixels."""
+MIN_SIDE, MAX_SIDE = 16, 4096
+"""Sides of pictures that are read, in pixels. A larger one takes half a GB to decode in every worker."""
 
+_ALIGNED = np.r_[17:49, 54]  # the landmarks that MEAN_2D places
+_MEAN = MEAN_2D - MEAN_2D.mean(0)
+_NUMBERS = {int, float, *(np.dtype(code).type for code in "bBhHiIlLqQefd")}
 _MAX_OUTSIDE = 4  # picture sides that a landmark may lie outside: a turned head leaves a half_face picture
 _MAX_MASK = 1 << 20
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
@@ -74,14 +80,17 @@ def _face_type(value: Any) -> str:
         return value
     if type(value) is int and value in NAMES:
         return NAMES[value]
-    raise FaceReadError(f"face_type {str(value)[:40]!r} is unknown; known: {', '.join(FACE_TYPES)}")
+    raise FaceReadError(f"face_type {shown(value, 42)} is unknown; known: {', '.join(FACE_TYPES)}")
 
 
 def _points(value: Any, what: str) -> Array:
     """(n, 2) float64 of any list or array of finite numbers."""
     try:
+        # numpy makes texts as long as the longest of all: one long text among numbers would take gigabytes.
+        if not isinstance(value, np.ndarray) and not _NUMBERS.issuperset(map(type, chain.from_iterable(value))):
+            raise ValueError
         points = np.array(value)
-    except ValueError:
+    except (ValueError, TypeError):
         raise FaceReadError(f"its {what} are no list of points") from None
     if points.dtype.kind not in "fiu" or points.ndim != 2 or points.shape[1] != 2:
         raise FaceReadError(f"its {what} are no list of points")
@@ -101,7 +110,17 @@ def _landmarks(value: Any, side: int) -> Array:
         raise FaceReadError(f"its landmarks lie far outside the picture ({low:g} to {high:g} in {side} pixels)")
     if np.ptp(points[17:49], axis=0).min() < 1:
         raise FaceReadError("its landmarks lie in one place")
+    if not _alignable(points):
+        raise FaceReadError("its landmarks are no face")
     return points.astype(np.float32)
+
+
+def _alignable(points: Array) -> bool:
+    """Whether the mean face can be laid onto the points: no scale fits what has nothing in common with it."""
+    face = points[_ALIGNED] - points[_ALIGNED].mean(0)
+    along = (face * _MEAN).sum()
+    across = (face[:, 0] * _MEAN[:, 1] - face[:, 1] * _MEAN[:, 0]).sum()
+    return bool(np.hypot(along, across) > 0.01 * np.sqrt((face**2).sum() * (_MEAN**2).sum()))
 
 
 def _mask(value: Any) -> bytes | None:
@@ -131,7 +150,8 @@ def _polygons(value: Any, side: int) -> Polygons:
             raise FaceReadError("its seg_ie_polys are unreadable")
         if not isinstance(kind, (int, np.integer)) or int(kind) not in (0, 1):
             raise FaceReadError("its seg_ie_polys hold a polygon that neither includes nor excludes")
-        if points is None or len(points) == 0:
+        empty = points.size == 0 if isinstance(points, np.ndarray) else isinstance(points, (list, tuple)) and not points
+        if points is None or empty:
             continue
         corners = _points(points, "seg_ie_polys")
         if np.abs(corners).max() > 100 * side:
@@ -144,7 +164,7 @@ def _eyebrows(value: Any) -> float:
     if value is None:
         return 1.0
     if not isinstance(value, (int, float, np.integer, np.floating)) or not -100 <= value <= 100:
-        raise FaceReadError(f"its eyebrows_expand_mod {str(value)[:40]!r} is no sensible number")
+        raise FaceReadError(f"its eyebrows_expand_mod {shown(value, 42)} is no sensible number")
     return float(value)
 
 
@@ -153,8 +173,3 @@ def _basename(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
         return None
     return printable(re.split(r"[\\/]", value)[-1])
-
-
-def printable(name: str) -> str:
-    """The name with what would disturb a terminal or cannot be encoded replaced by `?`."""
-    return "".join(c if c.isprintable() else "?" for c in name)

@@ -18,9 +18,10 @@ from samplelib.facedata import MAX_SIDE, FaceReadError
 Array = np.ndarray[Any, Any]
 
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_EOI = b"\xff\xd9"
+_SOS, _EOI = b"\xff\xda", b"\xff\xd9"
 _PROBE = bytes(range(0x31, 0xB1)) * 64
 _BLACK = 16
+_MAX_SCANS = 100  # of a progressive picture; usual are 10, and each goes over the whole picture
 
 
 def _imdecode(data: bytes, flags: int, what: str) -> Array:
@@ -58,6 +59,8 @@ def decode(data: bytes) -> Array:
         raise FaceReadError(str(error)) from None
     if max(header.height, header.width) > MAX_SIDE or min(header.height, header.width) < 1:
         raise FaceReadError(f"a picture of {header.width}x{header.height} pixels; sides of up to {MAX_SIDE} are read")
+    if data.count(_SOS, header.scan) > _MAX_SCANS:
+        raise FaceReadError(f"its picture is coded in more than {_MAX_SCANS} scans")
     end = data.find(_EOI, header.scan)
     coded = data[: end if end >= 0 else len(data)].rstrip(b"\xff")  # half a marker
     image = _imdecode(coded + _EOI, _FLAGS, "picture")

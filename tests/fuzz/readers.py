@@ -1,0 +1,386 @@
+"""Every reader of files from strangers as a function of bytes, with honest files to start from and what must hold.
+
+A reader may return plain values or raise one of its documented errors, nothing else; it imports nothing; what it says
+can be printed. `check` holds it to that. What a file may cost is measured by whoever calls (`fuzz.child`, test_fuzz).
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from core import dflreader
+from core.batch import SampleRequest
+from core.dflfile import DflFileError, dumps, load
+from core.modeldir import ModelDir, ModelError
+from core.options import OptionError
+from core.previewsample import from_stored
+from core.summary import summary
+from facelib.constants import MEAN_3D
+from facelib.dfljpg import DflJpgError, aligned_metadata, parse_metadata, read_header
+from facelib.facetype import FACE_TYPES, PADDING
+from models import MODELS
+from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
+from samplelib.pixels import decode
+from samplelib.process import load as load_face
+from samplelib.process import process
+
+from . import values
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+SIZE = 64
+SAEHD = MODELS["SAEHD"]
+SHOWN = 2000  # letters of a message, at most
+
+
+class Fault(Exception):
+    """A reader did what it never may."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """read: bytes and a scratch folder -> anything. errors: what it may raise. seeds: honest files. make: a new input
+    that knows the format."""
+
+    read: Callable[[bytes, Path], Any]
+    errors: tuple[type[Exception], ...]
+    seeds: Callable[[], list[bytes]]
+    make: Callable[[random.Random], bytes]
+
+
+def check(target: Target, data: bytes, scratch: Path) -> bool:
+    """Whether the reader took the data. Raises Fault, or whatever the reader raised that it must not."""
+    modules = set(sys.modules)
+    try:
+        plain(target.read(data, scratch))
+        taken = True
+    except target.errors as error:
+        said = str(error)
+        if not 0 < len(said) < SHOWN:
+            raise Fault(f"a message of {len(said)} letters: {said[:200]!a}") from error
+        printable(said)
+        taken = False
+    # Codecs are modules that Python itself loads when first used; their names are fixed in the reader.
+    if new := {name for name in set(sys.modules) - modules if not name.startswith("encodings.")}:
+        raise Fault(f"reading imported {sorted(new)}")
+    return taken
+
+
+def printable(text: str) -> None:
+    for line in text.split("\n"):
+        if not line.isprintable() and line.strip():
+            raise Fault(f"a message that cannot be printed: {line[:200]!a}")
+
+
+def plain(root: Any) -> None:
+    """Raises Fault for anything but plain values and arrays of numbers."""
+    todo = [root]
+    for _ in range(30_000_000):
+        if not todo:
+            return
+        node = todo.pop()
+        kind = type(node)
+        if kind in (list, tuple):
+            todo.extend(node)
+        elif kind is dict:
+            todo.extend(node.values())
+            todo.extend(node)
+        elif isinstance(node, np.ndarray) and kind is np.ndarray:
+            if node.dtype.kind not in "biufc":
+                raise Fault(f"an array of {node.dtype}")
+        elif kind not in (type(None), bool, int, float, str, bytes, bytearray) and not isinstance(
+            node, np.number | np.bool_
+        ):
+            raise Fault(f"a {kind.__name__} came out")
+    raise Fault("an endless value came out")
+
+
+# ---- honest files -------------------------------------------------------------------------------------------------
+
+
+def honest_face() -> dict[str, Any]:
+    flat = MEAN_3D[:, :2] - MEAN_3D[:, :2].min(0)
+    points = flat / flat.max() * SIZE * 0.7 + SIZE * 0.15
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = 255
+    return aligned_metadata(
+        "whole_face", points, source_filename="00001.png", source_rect=(1, 2, 30, 40), source_landmarks=points * 3,
+        image_to_face_mat=np.eye(2, 3), xseg_mask=mask, eyebrows_expand_mod=1.0,
+        seg_ie_polys={"polys": [{"type": 1, "pts": np.array([[1, 2], [30, 4], [5, 60]], np.float32)}]},
+    )  # fmt: skip
+
+
+def jpg(metadata: bytes | None, progressive: bool = False) -> bytes:
+    """A small JPEG whose APP15 segment holds these bytes, whatever they are."""
+    noise = np.random.default_rng(5).integers(0, 255, (8, 8, 3), np.uint8)
+    picture = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
+    if metadata is None:
+        return coded
+    return coded[:20] + b"\xff\xef" + struct.pack(">H", min(len(metadata) + 2, 65535)) + metadata[:65533] + coded[20:]
+
+
+def honest_entry(number: int = 0) -> dict[str, Any]:
+    face = honest_face()
+    return {
+        "sample_type": 1, "filename": f"{number:05d}.jpg", "face_type": 4, "shape": (SIZE, SIZE, 3),
+        "landmarks": face["landmarks"], "seg_ie_polys": face["seg_ie_polys"], "xseg_mask": None,
+        "xseg_mask_compressed": face["xseg_mask"], "eyebrows_expand_mod": 1.0, "source_filename": "00001.png",
+        "person_name": None,
+    }  # fmt: skip
+
+
+def pak(config: bytes, pictures: list[bytes], version: int = 1) -> bytes:
+    offsets = np.cumsum([0, *map(len, pictures)]).tolist()
+    offsets[-1] += 16 + len(config) + 8 * len(offsets)
+    head = struct.pack("<QQ", version, len(config)) + config
+    return head + struct.pack(f"<{len(offsets)}Q", *offsets) + b"".join(pictures)
+
+
+def honest_data() -> dict[str, Any]:
+    chosen = SAEHD.resolve({"resolution": 64}, {}).chosen
+    side = [np.zeros((1, 64, 64, channels), np.float32) for channels in (3, 3, 1, 1)]
+    return {
+        "iter": 5, "options": chosen, "loss_history": [[0.5, 0.25]] * 5, "sample_for_preview": [side, side],
+        "choosed_gpu_indexes": None,
+    }  # fmt: skip
+
+
+def pickles() -> list[bytes]:
+    found = [path.read_bytes() for path in sorted(GOLDEN.glob("ops/*.npy"))[:3]]
+    things = [honest_face(), [honest_entry()], honest_data()["options"], {"a": [[0.5, float("inf")]] * 20, "b": 2**70}]
+    found += [dumps(thing) for thing in things]
+    found += [pickle.dumps(thing, protocol) for thing in things for protocol in range(6)]
+    return found
+
+
+def _pickled(rng: random.Random, honest: Any) -> bytes:
+    """A value, pickled by Python (which shares what is shared), by us or damaged afterwards."""
+    data = pickle.dumps(honest, rng.choice([2, 3, 4, 4, 5]))
+    return values.damage(rng, data) if rng.random() < 0.3 else data
+
+
+# ---- readers ------------------------------------------------------------------------------------------------------
+
+
+def read_pickle(data: bytes, scratch: Path) -> Any:
+    """From memory, and as a stream read in small pieces: both must agree."""
+    path = scratch / "stranger.dat"
+    path.write_bytes(data)
+    whole, dflreader._CHUNK = dflreader._CHUNK, 16
+    streamed: Any = None
+    try:
+        streamed = load(path)
+    except DflFileError as error:
+        streamed = error
+    finally:
+        dflreader._CHUNK = whole
+    try:
+        value = load(data)
+    except DflFileError as error:
+        # The allowance for what calls make contains one chunk, so it is smaller here.
+        if not isinstance(streamed, DflFileError):
+            raise Fault("the stream is taken, the bytes are refused") from error
+        raise
+    if isinstance(streamed, DflFileError) and "repeated" not in str(streamed):
+        raise Fault(f"the bytes are taken, the stream is refused: {streamed}")
+    return value
+
+
+def read_jpg(data: bytes, scratch: Path) -> Any:
+    (scratch / "a.jpg").write_bytes(data)
+    lines: list[str] = []
+    try:
+        faceset = Faceset.open(scratch, lines.append)
+    finally:
+        for line in lines:
+            printable(line)
+    metadata = parse_metadata(read_header(data).metadata)
+    _use(faceset, data)
+    return metadata
+
+
+def _use(faceset: Faceset, data: bytes | None = None) -> None:
+    """What training does with faces: geometry, mask, pixels. Raises FaceReadError."""
+    again = Faceset.from_arrays(faceset.to_arrays())
+    for line in faceset.summary():
+        printable(line)
+    for sample in again[:4]:
+        printable(sample.filename + sample.source_filename + (sample.person_name or ""))
+        pose = sample.pose
+        if not all(-4 < angle < 4 for angle in pose):
+            raise Fault(f"a pose of {pose}")
+        decode_mask(sample)
+        image = decode(data) if data is not None else read_face(sample)
+        if data is None and image.shape != (*sample.shape, 3):
+            raise Fault("pixels of another size")
+    if len(data or b"") % 4 == 0:  # not always: it takes as long as all the rest
+        _train(again[0])
+
+
+def _train(sample: Sample) -> None:
+    """The arrays that a model would train on, of another face type where that can be cut out."""
+    area = FACE_TYPES[sample.face_type]
+    wanted = next((kind for kind in PADDING if FACE_TYPES[kind] < area), sample.face_type)
+    made = process(sample, load_face(sample), SampleRequest(64, wanted), lambda _: np.random.RandomState(0))
+    if not all(np.isfinite(array).all() for array in made.values()):
+        raise Fault("a sample with infinite pixels")
+
+
+def read_pack(data: bytes, scratch: Path) -> Any:
+    path = scratch / "faceset.pak"
+    path.write_bytes(data)
+    lines: list[str] = []
+    try:
+        faceset = Faceset.open(scratch, lines.append)
+        _use(faceset)
+    finally:
+        for line in lines:
+            printable(line)
+            if len(line) > SHOWN:
+                raise Fault(f"a line of {len(line)} letters")
+        path.unlink()
+    for sample in faceset:
+        if not 0 < sample.offset < sample.offset + sample.size <= len(data):
+            raise Fault("a face outside the pack")
+
+
+def read_options(data: bytes, scratch: Path) -> Any:
+    directory = ModelDir(scratch, "x", "SAEHD")
+    directory.default_options_path.write_bytes(data)
+    stored = directory.read_default_options()
+    for given in ({}, {"batch_size": 4}, {"resolution": stored.get("resolution", 64)}):
+        for found in (SAEHD.resolve(given, stored), SAEHD.resolve(given, {}, stored)):
+            plain(dict(found))
+            SAEHD.requests(found)
+            printable(summary("x_SAEHD", 1, found.chosen, found.forced()))
+    return stored
+
+
+def read_model(data: bytes, scratch: Path) -> Any:
+    directory = ModelDir(scratch, "x", "SAEHD")
+    directory.data_path.write_bytes(data)
+    record = directory.read_data()
+    found = SAEHD.resolve({}, record.options)
+    from_stored(record.sample_for_preview, SAEHD.requests(found))
+    printable(summary("x_SAEHD", record.iter, {**record.options, **found.chosen}, found.forced()))
+    history = record.loss_history
+    if history.array().nbytes > 64 * len(data) + (1 << 20):
+        raise Fault(f"losses of {history.array().nbytes} bytes")
+    f"{record.iter:,}".encode("ascii")
+    dumps({**record.to_dict()})  # a save must be able to keep what it has read
+
+
+def read_part(data: bytes, scratch: Path) -> Any:
+    directory = ModelDir(scratch, "x", "SAEHD")
+    directory.part_path("encoder").write_bytes(data)
+    return directory.read_part("encoder")
+
+
+def read_state(data: bytes, scratch: Path) -> Any:
+    directory = ModelDir(scratch, "x", "SAEHD")
+    directory.state_path.write_bytes(data)
+    directory.read_state()
+
+
+def _make_jpg(rng: random.Random) -> bytes:
+    kind = rng.randrange(4)
+    if kind == 0:
+        return values.damage(rng, rng.choice(TARGETS["jpg"].seeds()))
+    if kind == 1:
+        return jpg(values.stream(rng))
+    return jpg(_pickled(rng, values.record(rng, honest_face())))
+
+
+def _make_pack(rng: random.Random) -> bytes:
+    pictures = [jpg(None)] * rng.choice([1, 2, 3])
+    kind = rng.randrange(4)
+    if kind == 0:
+        return values.damage(rng, pak(dumps([honest_entry(i) for i in range(len(pictures))]), pictures))
+    if kind == 1:
+        return pak(values.stream(rng), pictures)
+    entries: list[Any] = [values.record(rng, honest_entry(i)) for i in range(len(pictures))]
+    if rng.random() < 0.2:
+        entries[0] = values.value(rng)
+    if rng.random() < 0.1:
+        entries, pictures = entries[:1] * 200, pictures[:1] * 200
+    data = pak(_pickled(rng, entries), pictures)
+    return values.damage(rng, data) if rng.random() < 0.2 else data
+
+
+def _make_record(honest: Callable[[], dict[str, Any]], keys: list[str]) -> Callable[[random.Random], bytes]:
+    def make(rng: random.Random) -> bytes:
+        kind = rng.randrange(4)
+        if kind == 0:
+            return values.damage(rng, dumps(honest()))
+        if kind == 1:
+            return values.stream(rng)
+        changed = values.record(rng, honest())
+        options = changed.get("options") if isinstance(changed, dict) else None
+        for _ in range(rng.randrange(3) if isinstance(changed, dict) else 0):
+            inside = options if isinstance(options, dict) and rng.random() < 0.6 else changed
+            inside[rng.choice(keys)] = values.value(rng)
+        return _pickled(rng, changed)
+
+    return make
+
+
+def _make_state(rng: random.Random) -> bytes:
+    number = rng.choice(["-1", "1e9", "9" * 5000, "NaN", "true", "[" * 900, '"\\ud800"', "{}", "null"])
+    text = b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'
+    return values.damage(rng, text.replace(rng.choice([b"1", b"5", b"7"]), number.encode()))
+
+
+def _make_pickle(rng: random.Random) -> bytes:
+    return values.stream(rng) if rng.random() < 0.5 else values.damage(rng, rng.choice(_PICKLES), rng.choice(_PICKLES))
+
+
+_PICKLES = pickles()
+_OPTION_KEYS = [*(row.key for row in SAEHD.rows), "random_flip", "unknown", "a\x1b[2J"]
+_FACE = honest_face()
+_PACK_ERRORS = (FacesetError, FaceReadError)
+TARGETS = {
+    "pickle": Target(read_pickle, (DflFileError,), lambda: _PICKLES, _make_pickle),
+    "jpg": Target(
+        read_jpg, (DflJpgError, *_PACK_ERRORS),
+        lambda: [jpg(dumps(_FACE)), jpg(dumps(_FACE), progressive=True), jpg(None)], _make_jpg,
+    ),
+    "pack": Target(
+        read_pack, _PACK_ERRORS, lambda: [pak(dumps([honest_entry(0), honest_entry(1)]), [jpg(None)] * 2)], _make_pack
+    ),
+    "options": Target(
+        read_options, (OptionError, ModelError), lambda: [dumps(honest_data()["options"])],
+        _make_record(lambda: honest_data()["options"], _OPTION_KEYS),
+    ),
+    "model": Target(
+        read_model, (OptionError, ModelError), lambda: [dumps(honest_data())], _make_record(honest_data, _OPTION_KEYS)
+    ),
+    "part": Target(
+        read_part, (ModelError,), lambda: [path.read_bytes() for path in sorted(GOLDEN.glob("ops/*.npy"))[-2:]],
+        _make_record(lambda: {"a/weight:0": np.ones((2, 3), np.float32), "iters:0": np.array(5)}, ["x", "a/weight:0"]),
+    ),
+    "state": Target(
+        read_state, (ModelError,), lambda: [b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'], _make_state
+    ),
+}  # fmt: skip
+
+
+def input_number(name: str, seed: int, index: int) -> bytes:
+    """The input of that number: always the same bytes."""
+    return TARGETS[name].make(random.Random(f"{seed} {name} {index}"))
+
+
+def assert_seeds_are_taken(scratch: Path) -> None:
+    for name, target in TARGETS.items():
+        for data in target.seeds():
+            if data != jpg(None) and not check(target, data, scratch):
+                raise Fault(f"{name}: an honest file is refused")
