@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ragged": ({"landmarks": [[1.0, 2.0], [1.0]]}, "no list of points"),
     "far": ({"landmarks": np.random.default_rng(0).random((68, 2)) + 1e6}, "far outside"),
     "type": ({"face_type": "elbow"}, "'elbow' is unknown; known: half_face"),
-    "number": ({"face_type": 77}, "'77' is unknown"),
+    "number": ({"face_type": 77}, "face_type 77 is unknown"),
     "mask": ({"xseg_mask": np.zeros(0, np.uint8)}, "no PNG or JPEG"),
     "polygons": ({"seg_ie_polys": "garbage"}, "unreadable"),
     "polygon": ({"seg_ie_polys": [(7, [[1.0, 2.0]])]}, "neither includes nor excludes"),
