@@ -31,7 +31,8 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 wrong usage or answers, 130 left at a question."""
+    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 wrong usage or answers, 3 a training that
+    collapsed, 130 left at a question."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())

@@ -86,6 +86,7 @@ class Optimizer(ABC):
         self.trained = [name for name in self.weights if trained is None or name in trained]
         device = next(iter(self.weights.values())).device
         self.home = torch.device("cpu") if offload else device
+        self.reads_are_free = device.type == "cpu"  # elsewhere reading a value back waits for the device
         flat = device.type != "cpu" and not offload if flat is None else flat
         self.moments = {
             slot: {name: torch.zeros_like(weight.detach(), device=self.home) for name, weight in self.weights.items()}
@@ -144,14 +145,26 @@ class Optimizer(ABC):
         return gradients
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One update from the gradients; they are left as they were."""
+    def step(self, ok: Tensor | None = None) -> Tensor | None:
+        """One update from the gradients; they are left as they were.
+
+        ok: a 0-d bool tensor, or None to update whatever comes. Where it is false, or a gradient is not finite, weights
+        and moments stay as they are; elsewhere than on the CPU that is decided on the device, which nothing waits for.
+        Returns whether the update was made, on the device.
+        """
         self.iterations += 1
         lr = self.lr
         if self.lr_cos:
             lr *= (math.cos(2 * math.pi * self.iterations / self.lr_cos) + 1) / 2
         gradients = self._gradients()
-        scale = self._clip_scale(gradients)
+        norm = self._norm(gradients) if self.clip_norm or ok is not None else None
+        moving = None
+        if ok is not None and norm is not None:
+            ok = ok & norm.isfinite()
+            if self.reads_are_free and not ok:
+                return ok
+            moving = None if self.reads_are_free else ok.to(self.home, torch.float32)
+        scale = self._clip_scale(norm) if norm is not None and self.clip_norm else None
         keys = self.dropout.keys(self.iterations, len(gradients)) if self.dropout else []
         for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
             start, mask = 0, gradient
@@ -167,8 +180,15 @@ class Optimizer(ABC):
                     )
                 if scale is not None:
                     piece = torch.mul(piece, scale, out=second)
-                direction = self.update(piece, span[1:], scratch)
-                if self.dropout:
+                if moving is not None:
+                    piece = torch.nan_to_num(piece, 0.0, 0.0, 0.0, out=second)
+                direction = self.update(piece, span[1:], scratch, moving)
+                if moving is not None:
+                    torch.div(direction, scratch, out=scratch).mul_(moving)
+                    if self.dropout:
+                        scratch.mul_(keep.copy_(mask[start : start + count]))
+                    weight.sub_(scratch, alpha=lr)
+                elif self.dropout:
                     torch.div(direction, scratch, out=scratch)
                     weight.addcmul_(scratch, keep.copy_(mask[start : start + count]), value=-lr)
                 else:
@@ -176,19 +196,24 @@ class Optimizer(ABC):
                 if self._visitors:
                     span[0].copy_(weight)
                 start += count
+        return ok
 
-    def _clip_scale(self, gradients: Sequence[Tensor]) -> Tensor | None:
-        """What brings the global L2 norm down to clip_norm, as a 0-d tensor on the device; None when not needed."""
-        if not self.clip_norm:
-            return None
-        norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
+    @staticmethod
+    def _norm(gradients: Sequence[Tensor]) -> Tensor:
+        """The global L2 norm, a 0-d tensor on the device."""
+        return torch.stack(torch._foreach_norm(list(gradients))).norm()
+
+    def _clip_scale(self, norm: Tensor) -> Tensor | None:
+        """What brings the norm down to clip_norm, as a 0-d tensor on the device; None when not needed."""
         scale = (self.clip_norm / norm).clamp(max=1.0)
-        # On the CPU reading a value back is free, elsewhere it would wait for the device.
-        return None if norm.device.type == "cpu" and scale.item() == 1.0 else scale.to(self.home)
+        return None if self.reads_are_free and scale.item() == 1.0 else scale.to(self.home)
 
     @abstractmethod
-    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
-        """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`."""
+    def update(
+        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
+    ) -> Tensor:
+        """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`. moving: 1, or 0
+        for moments that must stay as they are."""
 
     def state(self) -> dict[str, Array]:
         """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""
@@ -239,11 +264,17 @@ class AdaBelief(Optimizer):
 
     slots = ("ms", "vs")
 
-    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
+    def update(
+        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
+    ) -> Tensor:
         m, v = moments
         torch.sub(gradient, m, out=scratch)
+        if moving is not None:
+            scratch.mul_(moving)
         m.add_(scratch, alpha=0.1)
-        v.mul_(0.999).addcmul_(scratch, scratch, value=0.001 * 0.9**2)  # g - m_new = 0.9 (g - m_old)
+        v.mul_(0.999 if moving is None else 1 - 0.001 * moving).addcmul_(
+            scratch, scratch, value=0.001 * 0.9**2
+        )  # g - m_new = 0.9 (g - m_old)
         torch.sqrt(v, out=scratch).add_(1e-6)
         return m
 
@@ -253,9 +284,13 @@ class RMSprop(Optimizer):
 
     slots = ("acc",)
 
-    def update(self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor) -> Tensor:
+    def update(
+        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
+    ) -> Tensor:
         (accumulator,) = moments
-        accumulator.mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        if moving is not None:
+            gradient.mul_(moving)
+        accumulator.mul_(0.9 if moving is None else 1 - 0.1 * moving).addcmul_(gradient, gradient, value=0.1)
         torch.sqrt(accumulator, out=scratch).add_(1e-6)
         return gradient
 

@@ -48,11 +48,12 @@ class Option:
     value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just
     typed); with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the
     prompt shows it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows
-    shape the weights and are asked once, `always` rows again at every override. when: whether to ask, given the
-    answers so far; condition: the same in words. forced: what other options make of it (None: nothing). tidy:
-    rounding after all answers are known. spellings: values that older files use, mapped to ours. stored: whether the
-    choice is kept with the model, else it counts once. check: a rule of its own; raises ValueError saying what is
-    allowed. default_text: a computed default in words, for the docs.
+    shape the weights and are asked once, `always` rows again at every override, `advance` rows never: they are
+    answered in advance or keep their default. when: whether to ask, given the answers so far; condition: the same in
+    words. forced: what other options make of it (None: nothing). tidy: rounding after all answers are known.
+    spellings: values that older files use, mapped to ours. stored: whether the choice is kept with the model, else it
+    counts once. check: a rule of its own; raises ValueError saying what is allowed. default_text: a computed default
+    in words, for the docs.
     """
 
     key: str
@@ -67,7 +68,7 @@ class Option:
     shown: str | None = None
     choices: tuple[str, ...] = ()
     group: str = ""
-    ask: Literal["create", "always"] = "always"
+    ask: Literal["create", "always", "advance"] = "always"
     when: Callable[[Answers], bool] = _always
     condition: str = ""
     forced: Callable[[Answers], Any] | None = None
@@ -257,7 +258,7 @@ def markdown(rows: Sequence[Option]) -> str:
     ]
     own = settle(rows, defaults(rows, {}, {}))
     for row in rows:
-        asked = "once" if row.ask == "create" else "every override"
+        asked = {"create": "once", "always": "every override", "advance": "never, `--set` only"}[row.ask]
         asked += f", {row.condition}" if row.condition else ""
         default = row.default_text or row.show(own[row.key])
         cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)

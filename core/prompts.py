@@ -84,7 +84,8 @@ def ask_rows(
     lacks follows from the answers before it."""
     answers = {**defaults, **given}
     for row in rows:
-        if row.key in given or (row.ask == "create" and not first_run) or not row.when(answers):
+        asked = row.ask == "always" or (row.ask == "create" and first_run)
+        if row.key in given or not asked or not row.when(answers):
             continue
         default = answers[row.key] if row.key in answers else complete(rows, answers)[row.key]
         answers[row.key] = ask_row(terminal, row, default)

@@ -7,14 +7,15 @@ window, a disk or a print.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from core.batch import Batch, Page
-from core.events import Command, Commands, Event, Previewed, Started, Stepped, Stopped, TargetReached
+from core.events import Command, Commands, Event, Previewed, Started, Stepped, Stopped, TargetReached, Warned
+from core.guard import Guard, State
 from core.modeldir import ModelData, Part
 
 
@@ -23,6 +24,7 @@ class Trainable(Protocol):
 
     data: ModelData
     loss_names: tuple[str, ...]
+    health: dict[str, Any]
 
     def step(self, batch: Batch) -> dict[str, Any]: ...
 
@@ -39,6 +41,16 @@ class Saver(Protocol):
     def backup(self) -> None: ...
 
     def wait(self) -> None: ...
+
+
+class Rescue(Protocol):
+    """What can be done for a collapsed model."""
+
+    def roll_back(self) -> list[str]:
+        """The model as last saved, with milder settings; returns lines for the user. Raises OSError or ModelError."""
+
+    def keep_suspect(self) -> str:
+        """Writes the model as it is beside the good files; returns where."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Trainer:
     history_batch: fixed faces for the preview history. attended: whether anybody could still give a command; where
     nobody can, the program ends at the target instead of pausing for ever. commands are obeyed between two iterations.
     position: the number of the first batch; later of the batch after the last one trained on, which a resumed run
-    begins with: batches drawn for a preview only do not count.
+    begins with: batches drawn for a preview only do not count. guard: watches for a collapse; while it suspects one
+    nothing is saved over the good files, and a collapse is rolled back through `rescue` once, then ends the run.
     """
 
     def __init__(
@@ -75,14 +88,17 @@ class Trainer:
         history_batch: Batch | None = None,
         attended: Callable[[], bool] = lambda: True,
         position: int = 0,
+        guard: Guard | None = None,
+        rescue: Rescue | None = None,
     ) -> None:
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
-        self.attended = attended
+        self.attended, self.guard, self.rescue = attended, guard, rescue
+        self._rolled_back = False
         self.position = self._drawn = position
         self._batch: Batch | None = None
         self._unused = False  # the batch has been previewed, not trained on: a run consumes one per iteration
-        self._pending: tuple[int, dict[str, Any], float, float] | None = None
+        self._pending: tuple[int, dict[str, Any], Mapping[str, Any], float, float] | None = None
         self._mark = clock()
         self._saved_at = self._backed_up_at = clock()
         self._saved_iteration = self.iteration
@@ -92,7 +108,7 @@ class Trainer:
         return self.task.data.iter
 
     def run(self) -> str:
-        """Runs to the end; returns the reason: `command` or `target`."""
+        """Runs to the end; returns the reason: `command`, `target` or `collapse`."""
         data, cadence = self.task.data, self.cadence
         self.emit(Started(self.name, data.iter, cadence.target, self.task.loss_names, self._history()))
         self._draw()
@@ -104,6 +120,8 @@ class Trainer:
                     return self._leave("command")
             if not self._at_target():
                 self._iterate()
+                if self._state() is State.COLLAPSED and not self._roll_back():
+                    return self._leave("collapse")
                 continue
             if not announced:
                 announced = True
@@ -163,7 +181,7 @@ class Trainer:
         self.position = self._drawn
         self._flush()
         now = self.clock()
-        self._pending = (self.iteration, losses, (now - self._mark) * 1e3, waited * 1e3)
+        self._pending = (self.iteration, losses, self.task.health, (now - self._mark) * 1e3, waited * 1e3)
         self._mark = now
         self._do_what_is_due(now)
 
@@ -176,7 +194,7 @@ class Trainer:
         due |= 0 < cadence.save_seconds <= now - self._saved_at
         due |= cadence.save_iterations > 0 and iteration % cadence.save_iterations == 0
         if due and not self._at_target():
-            self._save()
+            self._save(quietly=True)
             self._preview()
             period = cadence.backup_hours * 3600
             if 0 < period <= now - self._backed_up_at:
@@ -187,12 +205,56 @@ class Trainer:
     def _flush(self) -> None:
         """Tells the losses of the step before; reading them waits for the device at most until that step ends."""
         if self._pending is not None:
-            iteration, losses, ms, waited = self._pending
+            iteration, held, health, ms, waited = self._pending
             self._pending = None
-            self.emit(Stepped(iteration, {name: float(loss) for name, loss in losses.items()}, ms, waited))
+            losses = {name: float(loss) for name, loss in held.items()}
+            self.emit(Stepped(iteration, losses, ms, waited))
+            if self.guard is not None:
+                self._watch(self.guard, iteration, losses, health)
 
-    def _save(self) -> None:
+    def _state(self) -> State:
+        return State.HEALTHY if self.guard is None else self.guard.state
+
+    def _watch(self, guard: Guard, iteration: int, losses: dict[str, float], health: Mapping[str, Any]) -> None:
+        """Shows the guard a step and says what it thinks when that changes."""
+        before, skipped = guard.state, guard.skipped
+        state = guard.observe(
+            iteration, losses, bool(health.get("updated", True)), float(health.get("contrast", float("nan")))
+        )
+        if guard.skipped > skipped and skipped == 0:
+            self.emit(Warned(f"Iteration {iteration} was not finite and is left out. Further ones are only counted."))
+        if state is State.SUSPECT and before is State.HEALTHY:
+            self.emit(
+                Warned(f"Is it collapsing? {guard.reason}. Nothing is saved over the good files until it is over.")
+            )
+        elif state is State.HEALTHY and before is State.SUSPECT:
+            self.emit(Warned("The losses are back to normal: saving goes on."))
+
+    def _roll_back(self) -> bool:
+        """The last good state with milder settings, once; whether training goes on."""
+        guard, rescue = self.guard, self.rescue
+        if guard is None or rescue is None:
+            return False
+        text = f"The training has collapsed at iteration {self.iteration}: {guard.reason}."
+        if self._rolled_back:
+            self.emit(Warned(f"{text} It did so before: training stops."))
+            return False
+        self.saver.wait()
+        self._rolled_back, self._pending = True, None
+        for line in (text, *rescue.roll_back()):
+            self.emit(Warned(line))
+        guard.restart()
+        self._saved_iteration = self.iteration
+        self.emit(Started(self.name, self.iteration, self.cadence.target, self.task.loss_names, self._history()))
+        return True
+
+    def _save(self, quietly: bool = False) -> None:
+        """Saves, unless the model is suspect; quietly: without a word then."""
         self._flush()
+        if self.guard is not None and self.guard.state is not State.HEALTHY:
+            if not quietly:
+                self.emit(Warned(f"Not saved, the good files stay: {self.guard.reason}."))
+            return
         means = None
         if self.iteration > self._saved_iteration:
             rows = self._history()[self._saved_iteration - self.iteration :]
@@ -219,7 +281,9 @@ class Trainer:
 
     def _leave(self, reason: str) -> str:
         self._flush()
-        if self.iteration > self._saved_iteration:
+        if self._state() is not State.HEALTHY and self.rescue is not None:
+            self.emit(Warned(f"The suspect state is kept in {self.rescue.keep_suspect()}; the good files stay."))
+        elif self.iteration > self._saved_iteration:
             self._save()
             self._preview()
         self.saver.wait()

@@ -19,12 +19,14 @@ from core import previewsample
 from core.batch import Batch, Side
 from core.device import describe
 from core.events import Command, Commands, Event, Failed, Previewed, Stopped, Warned
+from core.guard import Guard
+from core.modeldir import ModelDir
 from core.saver import BackgroundSaver
 from core.summary import summary
 from core.trainer import Cadence, Trainer
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
-from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK
+from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
 
@@ -60,6 +62,7 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         trainer = Trainer(
             setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,
+            Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task),
         )  # fmt: skip
         sinks.listen()
         if setup.data is None:
@@ -69,6 +72,26 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         if not saved:
             sinks.emit(Failed(f"The last save did not reach {setup.directory.folder}; the save before it is intact."))
         return code if saved else EXIT_FAILED
+
+
+class SavedModel:
+    """The rescue of a collapsed model: its own files, as last saved."""
+
+    def __init__(self, setup: Setup, task: Task) -> None:
+        self._setup, self._task = setup, task
+
+    def roll_back(self) -> list[str]:
+        directory, task = self._setup.directory, self._task
+        notes = task.load(directory.folder, directory.name)
+        softer = task.soften()
+        milder = f"with milder settings: {', '.join(softer)}" if softer else "with the same settings, none being milder"
+        return [*notes, f"Back at the last good state, iteration {task.iteration}, {milder}."]
+
+    def keep_suspect(self) -> str:
+        directory = self._setup.directory
+        beside = ModelDir(directory.path("facesmith_suspect"), directory.name, directory.class_name)
+        beside.write(self._task.parts(), self._task.data, self._setup.values, describe(self._setup.device))
+        return str(beside.folder)
 
 
 def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Sinks:
@@ -165,8 +188,7 @@ def _history_batch(
 
 def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]) -> int:
     try:
-        trainer.run()
-        return EXIT_OK
+        return EXIT_COLLAPSED if trainer.run() == "collapse" else EXIT_OK
     except KeyboardInterrupt:
         emit(Failed("Aborted by a second Ctrl-C: what was learned since the last save is not saved."))
         code = EXIT_LEFT

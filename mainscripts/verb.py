@@ -11,7 +11,7 @@ from core.options import OptionError
 from core.prompts import AnswerError, Leave, Terminal
 from core.terminal import KeyboardTerminal, ListTerminal
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_LEFT = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_LEFT = 0, 1, 2, 3, 130
 
 
 def find_terminal(stdin: TextIO, stdout: TextIO, ask: bool) -> Terminal | None:

@@ -117,8 +117,8 @@ class Adversary:
         self.net.requires_grad_(False)
         return self.power * sum((losses.logits_loss(logits, True) for logits in self.net(fake)), fake.new_zeros(()))
 
-    def step(self, real: Tensor, fake: Tensor) -> None:
-        """One update of the discriminator from detached examples, (N, ...) each."""
+    def step(self, real: Tensor, fake: Tensor, ok: Tensor | None = None) -> None:
+        """One update of the discriminator from detached examples, (N, ...) each; ok as in `Optimizer.step`."""
         self.net.requires_grad_(True)
         self.optimizer.zero_grad()
         loss = real.new_zeros(())
@@ -126,4 +126,4 @@ class Adversary:
             told_real, told_fake = logits.chunk(2)
             loss = loss + 0.5 * (losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)).sum()
         loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(None if ok is None else ok & loss.detach().isfinite())

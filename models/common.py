@@ -308,7 +308,17 @@ STYLE = (
     ),
 )  # fmt: skip
 
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE)}
+SAFETY = (
+    Option(
+        "collapse_guard", "bool", "Collapse guard",
+        "Leaves out iterations that are not finite and watches for a collapse: then nothing is saved over the good "
+        "files, the last good state comes back once with milder settings, and a second collapse ends the training.",
+        advice="Leave it on; off only to see what DFL would do.",
+        default=True, ask="advance", stored=False, group="safety",
+    ),
+)  # fmt: skip
+
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY)}
 
 
 def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:

@@ -29,7 +29,8 @@ class Task(ABC):
 
     Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
     adversaries: fresh when missing) and give the methods below. `data` is the model's record: iteration, options and
-    losses.
+    losses. `health`: of the last step, `updated` (whether it moved the weights) and `contrast` (standard deviation of
+    the drawn faces over that of their targets), as far as measured; 0-d tensors on the device.
     """
 
     network_parts: tuple[str, ...]
@@ -39,6 +40,7 @@ class Task(ABC):
     def __init__(self, spec: ModelSpec, values: Values) -> None:
         self.spec = spec
         self.values = values
+        self.health: dict[str, Any] = {}
         self.data = ModelData(options=dict(values.chosen))
 
     @property
@@ -54,6 +56,10 @@ class Task(ABC):
         self.data.iter += 1
         self.data.loss_history.append([losses[name] for name in self.loss_names])
         return losses
+
+    def soften(self) -> list[str]:
+        """Milder settings after a collapse; returns lines saying which, or nothing where there are none."""
+        return []
 
     @abstractmethod
     def train_step(self, batch: Batch) -> dict[str, Any]:

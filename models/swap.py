@@ -23,7 +23,7 @@ from core.options import Values
 from models.adversary import Adversary
 from models.net import SwapNet
 from models.spec import ModelSpec, PartError, Task
-from models.terms import Inputs, against_artefacts, background_style, face_style, of_src
+from models.terms import Inputs, against_artefacts, background_style, contrast, face_style, of_src
 
 SIDES = ("src", "dst")
 LR_COS = 500  # DFL: the period of the learning rate where lr dropout is on
@@ -111,17 +111,36 @@ class SwapTask(Task):
     def train_step(self, batch: Batch) -> dict[str, Any]:
         self.optimizer.zero_grad()
         inputs = self.inputs(batch)
-        per_sample, hidden = self._losses(batch, inputs)
-        (per_sample.sum() + hidden.sum()).backward()
-        self.optimizer.step()
+        per_sample, hidden, face = self._losses(batch, inputs)
+        total = per_sample.sum() + hidden.sum()
+        total.backward()
+        ok = total.detach().isfinite() if self.values.get("collapse_guard") else None
+        updated = self.optimizer.step(ok)
         if not self.values.get("pretrain"):
-            self._train_adversaries(inputs)
+            self._train_adversaries(inputs, updated)
+        if updated is not None:
+            self.health = {"updated": updated, "contrast": contrast(face.detach(), inputs.target)}
         src, dst = per_sample.detach().chunk(2)
         return {"src_loss": src.mean(), "dst_loss": dst.mean()}
 
     def losses(self, batch: Batch) -> Tensor:
         """(2N,) losses as they are displayed, src then dst, with their graph."""
         return self._losses(batch, self.inputs(batch))[0]
+
+    def soften(self) -> list[str]:
+        """Gradient clipping, and a tenth of what pulls at the network from outside; stored with the model."""
+        lines, values = [], self.values
+        changes: dict[str, Any] = {} if values["clipgrad"] else {"clipgrad": True}
+        powers = ("gan_power", "true_face_power", "face_style_power", "bg_style_power")
+        changes |= {key: values[key] / 10 for key in powers if values.get(key)}
+        for key, value in changes.items():
+            lines.append(f"{key}: {values[key]} -> {value}")
+            values[key] = values.chosen[key] = self.data.options[key] = value
+        for optimizer in self.optimizers.values():
+            optimizer.clip_norm = 1.0
+        for adversary in self.adversaries.values():
+            adversary.power /= 10
+        return lines
 
     def inputs(self, batch: Batch) -> Inputs:
         values, resolution = self.values, self.values["resolution"]
@@ -131,9 +150,9 @@ class SwapTask(Task):
         warped = self.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
         return Inputs(warped, target, mask, losses.mask_blur(mask, resolution))
 
-    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """(2N,) displayed losses, src then dst, and (N,) what the gradient follows besides: adversaries and what DFL
-        sets against their artefacts."""
+    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """(2N,) displayed losses, src then dst; (N,) what the gradient follows besides, adversaries and what DFL sets
+        against their artefacts; and the faces drawn."""
         values, resolution = self.values, self.values["resolution"]
         codes = self.net.codes(inputs.warped)
         face, drawn_mask = self.net.decode_both(codes)
@@ -155,9 +174,9 @@ class SwapTask(Task):
             hidden = hidden + judge.fool(compared.chunk(2)[0])
             if values["masked_training"]:
                 hidden = hidden + against_artefacts(face, inputs)
-        return total, hidden
+        return total, hidden, face
 
-    def _train_adversaries(self, inputs: Inputs) -> None:
+    def _train_adversaries(self, inputs: Inputs, ok: Tensor | None) -> None:
         """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
         what they need."""
         if not self.adversaries:
@@ -168,13 +187,13 @@ class SwapTask(Task):
             else:
                 src_code = self.net.code(inputs.warped.chunk(2)[0], "src")
         if judge := self.adversaries.get("code_discriminator"):
-            judge.step(real=dst_code, fake=src_code)
+            judge.step(real=dst_code, fake=src_code, ok=ok)
         if judge := self.adversaries.get("GAN"):
             with torch.no_grad():
                 real, fake = inputs.target.chunk(2)[0], self.net.decoder_of("src").face(src_code)
                 if self.values["masked_training"]:
                     real, fake = (image * inputs.soft.chunk(2)[0] for image in (real, fake))
-            judge.step(real=real, fake=fake)
+            judge.step(real=real, fake=fake, ok=ok)
 
     @torch.inference_mode()
     def swap(self, images: Any) -> Swap:

@@ -60,3 +60,11 @@ def against_artefacts(face: Tensor, inputs: Inputs) -> Tensor:
     of its error outside the soft mask. face: (2N, C, H, W) as drawn."""
     drawn, target, outside = face.chunk(2)[0], inputs.target.chunk(2)[0], 1 - inputs.soft.chunk(2)[0]
     return 1e-6 * losses.total_variation(drawn) + 0.02 * losses.mean_square(target * outside, drawn * outside)
+
+
+@torch.no_grad()
+def contrast(face: Tensor, target: Tensor) -> Tensor:
+    """Standard deviation within the drawn faces over that within their targets, 0-d: near 0 when a training has
+    collapsed to one colour. Every fourth pixel will do."""
+    drawn, real = (image[:, :, ::4, ::4].std((2, 3)).mean() for image in (face, target))
+    return drawn / (real + 1e-6)

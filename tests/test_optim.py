@@ -214,3 +214,31 @@ def test_an_optimizer_in_main_memory_steps_alike(kind: type[Optimizer]) -> None:
     for name, array in here.state().items():
         np.testing.assert_array_equal(array, apart.state()[name])
     assert apart.flat_gradient is None and apart.home.type == "cpu"
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("reads_are_free", [True, False], ids=["read", "on the device"])
+def test_a_step_that_is_not_finite_is_discarded(kind: type[Optimizer], reads_are_free: bool) -> None:
+    """Weights and moments stay to the bit; a good step is the same whether it was watched or not."""
+    yes = torch.tensor(True)
+    weights, optimizer = make(kind, clip_norm=1.0, dropout=LrDropout(3))
+    twins, unwatched = make(kind, clip_norm=1.0, dropout=LrDropout(3))
+    optimizer.reads_are_free = reads_are_free
+    train(weights, optimizer, 1)
+    train(twins, unwatched, 1)
+    before = {**{name: weight.detach().clone() for name, weight in weights.items()}}
+    moments = {name: array for name, array in optimizer.state().items() if name != "iters:0"}
+    for broken, ok in ((float("nan"), yes), (float("inf"), yes), (0.0, torch.tensor(False))):
+        for weight in weights.values():
+            weight.grad = torch.ones_like(weight)
+        weights["a/w/bias"].grad[2] = broken  # type: ignore[index]
+        assert not optimizer.step(ok)
+        assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
+        assert all(np.array_equal(array, optimizer.state()[name]) for name, array in moments.items())
+    unwatched.iterations = optimizer.iterations
+    for several, one, ok in ((weights, optimizer, yes), (twins, unwatched, None)):
+        for weight in several.values():
+            weight.grad = torch.full_like(weight, 0.3)
+        assert bool(one.step(ok)) == (ok is not None)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, twins[name], rtol=1e-6, atol=1e-9)

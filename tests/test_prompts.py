@@ -21,7 +21,8 @@ from core.prompts import (
 from core.terminal import ListTerminal
 from models import MODELS
 
-ROWS = MODELS["SAEHD"].rows
+ALL = MODELS["SAEHD"].rows
+ROWS = tuple(row for row in ALL if row.ask != "advance")
 
 
 class Script:
@@ -116,6 +117,12 @@ def test_masked_training_is_asked_for_whole_face() -> None:
     terminal = Script(*[""] * 40)
     assert ask_rows(terminal, ROWS, values, {}, first_run=True)["masked_training"] is True
     assert "Masked training" in terminal.out
+
+
+def test_what_is_answered_in_advance_is_not_asked() -> None:
+    answers = ask_rows(Script(*[""] * 40), ALL, dict(resolve(ALL, {}, {}, {})), {}, first_run=True)
+    assert answers["collapse_guard"] is True and len(ALL) > len(ROWS)
+    assert ask_rows(Script(), ALL, answers, {row.key: answers[row.key] for row in ROWS}, first_run=True) == answers
 
 
 def test_gan_size_is_asked_with_a_gan_and_suggests_an_eighth_of_the_resolution() -> None:

@@ -35,6 +35,7 @@ class FakeTask:
 
     def __init__(self, clock: Clock, iteration: int = 0) -> None:
         self.clock = clock
+        self.health: dict[str, Any] = {}
         self.data = ModelData(iteration, loss_history=LossHistory([[9.0, 9.0]] * iteration))
         self.during: dict[int, Callable[[], object]] = {}
         self.seen: list[int] = []
@@ -80,10 +81,13 @@ def numbered(number: int = 0) -> Iterator[Batch]:
 class Run:
     """A trainer with everything around it observable."""
 
-    def __init__(self, cadence: Cadence, iteration: int = 0, **more: Any) -> None:
-        self.clock = Clock()
-        self.task = FakeTask(self.clock, iteration)
-        self.saver = FakeSaver()
+    def __init__(
+        self, cadence: Cadence, iteration: int = 0, task: FakeTask | None = None, saver: FakeSaver | None = None,
+        **more: Any,
+    ) -> None:  # fmt: skip
+        self.task = task or FakeTask(Clock(), iteration)
+        self.clock = self.task.clock
+        self.saver = saver or FakeSaver()
         self.events: list[Event] = []
         self.commands: Commands = queue.Queue()
         self.trainer = Trainer(
@@ -216,7 +220,7 @@ def test_background_saver_writes_a_snapshot_and_reports(tmp_path: Any) -> None:
     saver.backup()
     assert saver.close() is True
     assert [type(event).__name__ for event in events] == ["Saving", "Saved", "BackedUp"]
-    for folder in (directory.folder, directory.backups_folder / "01"):
+    for folder in (directory.folder, directory.backups()[0].folder):
         saved = ModelDir(folder, "a", "SAEHD")
         assert saved.read_data().iter == 4 and saved.read_state() == RunState(iteration=4, seed=7, position=6)
 
