@@ -1,36 +1,43 @@
 """A model's folder: DFL's file names, reading, saving, backups, summary, lock. Does not know what a tensor means.
 
 Everything DFL does not know is named `<name>_<Class>_facesmith_*`, so that DFL's own rename and delete (which split
-at the first `_`) take it along. A save writes every file beside its target first and renames them at the end.
+at the first `_`) take it along. Files are only ever replaced, never changed in place, and a save replaces all of them
+or none (`core.savejournal`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from core import dflfile
+from core import backups, dflfile
+from core.backups import RULES, Backup, BackupRules
 from core.dflfile import DflFileError
+from core.disk import DISK, Disk
+from core.manifest import Manifest
 from core.options import Values
 from core.runstate import LIMITS, RunState
 from core.runstate import MAX_BYTES as STATE_LIMIT
+from core.savejournal import JournalError, SaveJournal
 from core.shown import shown
 from core.summary import summary
 
 Part = dict[str, Any]
 """The content of one part file: DFL's weight name -> array."""
 
-BACKUPS = 24
+STATE = "facesmith_state.json"
+RECENT = 100  # iterations: their mean loss is told in lists of models and backups
 ITERATIONS = LIMITS["iteration"]
 DATA_LIMIT = 1 << 30  # sample_for_preview holds float arrays: tens of MB at 640 px
+READINGS = 3  # of a file that a trainer may be replacing
 
 
 class ModelError(Exception):
@@ -79,6 +86,13 @@ class LossHistory:
         width = min(count, held.shape[1])
         result[:, :width] = held[:, :width]
         return result
+
+    def recent(self) -> tuple[float | None, ...]:
+        """Mean of each loss over the last RECENT iterations; None where none of them is finite."""
+        held = self.array()[-RECENT:]
+        finite = np.isfinite(held)
+        sums, counts = np.where(finite, held, 0).sum(0), finite.sum(0)
+        return tuple(float(total / count) if count else None for total, count in zip(sums, counts, strict=True))
 
     def rows(self) -> list[list[float]]:
         """As data.dat holds it: a list per iteration."""
@@ -143,15 +157,16 @@ class ModelData:
 class ModelDir:
     """The files of model `name` of class `class_name` in `folder`."""
 
-    def __init__(self, folder: str | Path, name: str, class_name: str) -> None:
-        self.folder, self.name, self.class_name = Path(folder), name, class_name
+    def __init__(self, folder: str | Path, name: str, class_name: str, disk: Disk = DISK) -> None:
+        self.folder, self.name, self.class_name, self.disk = Path(folder), name, class_name, disk
         self.full_name = f"{name}_{class_name}"
         self.data_path = self.path("data.dat")
         self.summary_path = self.path("summary.txt")
-        self.state_path = self.path("facesmith_state.json")
+        self.state_path = self.path(STATE)
         self.history_folder = self.path("history")
         self.backups_folder = self.path("autobackups")
         self.default_options_path = self.folder / f"{class_name}_default_options.dat"
+        self.journal = SaveJournal(self.path, dependent=[STATE], disk=disk)
 
     def path(self, ending: str) -> Path:
         return self.folder / f"{self.full_name}_{ending}"
@@ -160,15 +175,15 @@ class ModelDir:
         return self.path(f"{stem}.npy")
 
     def missing(self, stems: Iterable[str]) -> list[str]:
-        return [stem for stem in stems if not self.part_path(stem).is_file()]
+        return [stem for stem in stems if not self.journal.source(f"{stem}.npy").is_file()]
 
     def read_part(self, stem: str) -> Part | None:
         """The arrays of a part, or None where there is no such file. Raises ModelError when it cannot be read."""
         path = self.part_path(stem)
-        if not path.is_file():
-            return None
         try:
-            part = dflfile.load(path)
+            part = self._load(f"{stem}.npy")
+        except FileNotFoundError:
+            return None
         except (DflFileError, OSError) as error:
             raise ModelError(
                 f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy."
@@ -183,7 +198,7 @@ class ModelDir:
     def read_data(self) -> ModelData:
         """data.dat. Raises ModelError when it is absent or cannot be read."""
         try:
-            stored = dflfile.load(self.data_path, max_bytes=DATA_LIMIT)
+            stored = self._load("data.dat", DATA_LIMIT)
             if not isinstance(stored, dict):
                 raise DflFileError(f"{self.data_path}: holds {type(stored).__name__}, not a table.")
             return ModelData.from_dict(stored)
@@ -195,16 +210,28 @@ class ModelDir:
             ) from error
 
     def read_state(self) -> RunState | None:
-        """What the last save kept of the run's random state; None where there is no such file. Whether it belongs to
-        data.dat is told by its iteration. Raises ModelError when it cannot be read or believed."""
+        """What the last save kept of the run's random state; None where there is no such file, or where another program
+        has written since. Whether it belongs to data.dat is told by its iteration. Raises ModelError when it cannot be
+        read or believed."""
+        if self.journal.changed():
+            return None
         try:
-            with self.state_path.open("rb") as file:
+            with self.journal.source(STATE).open("rb") as file:
                 return RunState.from_json(file.read(STATE_LIMIT + 1))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ModelError(f"{self.state_path.name} cannot be read: {reason}.") from error
+
+    def _load(self, ending: str, max_bytes: int = dflfile.MAX_BYTES) -> Any:
+        """Raises as dflfile.load does. A trainer may be replacing the files: one that vanishes is looked for anew."""
+        for _ in range(READINGS):
+            try:
+                return dflfile.load(self.journal.source(ending), max_bytes=max_bytes)
+            except FileNotFoundError as error:
+                vanished = error
+        raise vanished
 
     def write(
         self,
@@ -214,28 +241,27 @@ class ModelDir:
         device: str = "CPU",
         state: RunState | None = None,
     ) -> None:
-        """Writes the whole set: all files beside their targets first, then renamed one after the other. Without a
+        """Replaces the whole set or, raising OSError, leaves the old one. Parts that are not given stay. Without a
         state the one of an earlier save is removed, as it tells nothing of these files."""
+        contents: dict[str, Iterable[bytes | memoryview]] = {
+            f"{stem}.npy": dflfile.chunks(part) for stem, part in parts.items()
+        }
+        contents["data.dat"] = dflfile.chunks(data.to_dict())
+        text = summary(self.full_name, data.iter, data.options, values.forced(), device)
+        contents["summary.txt"] = [text.encode()]
+        if state is not None:
+            contents[STATE] = [state.to_json()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        staged: list[tuple[Path, Path]] = []
+        self.journal.save(contents, data.iter, data.loss_history.recent(), removed=[STATE] if state is None else [])
+
+    def recover(self) -> list[str]:
+        """Ends a save that was interrupted, and gives way to files that another program wrote: to be called, with the
+        model locked, before it is opened for training. Returns lines for the user; none where nothing was amiss.
+        Raises ModelError where only a backup helps."""
         try:
-            for stem, part in parts.items():
-                path = self.part_path(stem)
-                staged.append((_stage(path, dflfile.chunks(part)), path))
-            staged.append((_stage(self.data_path, dflfile.chunks(data.to_dict())), self.data_path))
-            text = summary(self.full_name, data.iter, data.options, values.forced(), device)
-            staged.append((_stage(self.summary_path, [text.encode()]), self.summary_path))
-            if state is not None:
-                staged.append((_stage(self.state_path, [state.to_json()]), self.state_path))
-            while staged:
-                temporary, path = staged[0]
-                temporary.replace(path)
-                staged.pop(0)
-            if state is None:
-                self.state_path.unlink(missing_ok=True)
-        finally:
-            for temporary, _ in staged:
-                temporary.unlink(missing_ok=True)
+            return self.journal.recover()
+        except JournalError as error:
+            raise ModelError(f"{self.folder}: {error}") from error
 
     def read_default_options(self) -> dict[str, Any]:
         """Options of the first model of this class, DFL's defaults for the next; empty where there are none."""
@@ -253,34 +279,48 @@ class ModelDir:
 
     def files(self) -> list[Path]:
         """The model's files as last saved (parts, data.dat, summary, run state), without folders, pictures and lock."""
-        pattern = re.compile(re.escape(self.full_name) + r"_((?!facesmith_).*\.(npy|dat|txt)|facesmith_state\.json)$")
+        pattern = re.compile(re.escape(self.full_name) + rf"_((?!facesmith_).*\.(npy|dat|txt)|{re.escape(STATE)})$")
         return sorted(path for path in self.folder.iterdir() if pattern.match(path.name) and path.is_file())
 
-    def backup(self) -> Path:
-        """Copies the last saved files to `autobackups/01`, shifting 01..23 to 02..24."""
-        newest = self.backups_folder / "01"
-        fresh = self.backups_folder / "00"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for path in self.files():
-            shutil.copy2(path, fresh / path.name)
-        folders = [self.backups_folder / f"{number:02d}" for number in range(1, BACKUPS + 1)]
-        first_gap = next((i for i, folder in enumerate(folders) if not folder.exists()), BACKUPS - 1)
-        shutil.rmtree(folders[first_gap], ignore_errors=True)
-        for i in range(first_gap, 0, -1):
-            folders[i - 1].rename(folders[i])
-        fresh.rename(newest)
-        return newest
+    def backup(self, rules: BackupRules = RULES, now: Callable[[], datetime] = datetime.now) -> Path:
+        """Keeps the last saved files in a folder of their own, and drops the oldest ones where the rules say so. The
+        model is to be locked. Raises ModelError for too little space or an unreadable data.dat, OSError, and what
+        `recover` raises."""
+        self.recover()
+        data = None if self._about() else self.read_data()
+        folder = self.keep(self.files(), rules, now(), data)
+        try:
+            backups.prune(self.backups_folder, rules, folder)
+        except OSError as error:
+            raise ModelError(f"{folder} is made, but an older backup cannot be deleted: {error}") from error
+        return folder
+
+    def _about(self) -> Manifest | None:
+        """The manifest, where it is of the files that are there."""
+        return None if self.journal.changed() else self.journal.manifest()
+
+    def keep(self, files: list[Path], rules: BackupRules, now: datetime, data: ModelData | None = None) -> Path:
+        """Those files as a backup; data: their record, where no manifest tells of them. Raises ModelError for too
+        little space, OSError."""
+        about = self._about()
+        if about is not None:
+            files = [*files, self.journal.manifest_path]
+        else:
+            files = [path for path in files if path != self.state_path]
+        if about is None and data is not None:
+            about = Manifest(0, data.iter, {}, losses=data.loss_history.recent())
+        note = backups.describe(about.iteration, about.losses, now) if about else b"data.dat could not be read.\n"
+        try:
+            return backups.make(self.backups_folder, files, {self.path(backups.NOTE).name: note}, rules, now, self.disk)
+        except backups.NoSpaceError as error:
+            raise ModelError(str(error)) from error
+
+    def backups(self) -> list[Backup]:
+        """What can be restored, the newest first: ours, DFL's 01 to 24, and folders that somebody put there."""
+        return backups.found(self.backups_folder, self.class_name)
 
     def lock(self) -> ModelLock:
         return ModelLock(self.path("facesmith_lock"))
-
-
-def _stage(path: Path, content: Iterable[bytes | memoryview]) -> Path:
-    """Writes beside `path`, flushed to the disk; raises OSError and leaves nothing then."""
-    staged = path.with_name(path.name + ".new")
-    dflfile.write_bytes(staged, content)
-    return staged
 
 
 class ModelLock:
@@ -336,8 +376,11 @@ def _lock(file: IO[str]) -> None:
 
 
 def saved_models(folder: str | Path, class_name: str) -> list[str]:
-    """Names of the models of a class in a folder, the one saved last first."""
-    ending = f"_{class_name}_data.dat"
-    found = [path for path in Path(folder).glob(f"*{ending}") if path.is_file()] if Path(folder).is_dir() else []
-    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.name[: -len(ending)] for path in found]
+    """Names of the models of a class in a folder, the one saved last first; also one whose save was interrupted."""
+    times: dict[str, float] = {}
+    for ending in ("data.dat", "facesmith_journal.json"):
+        rest = f"_{class_name}_{ending}"
+        found = [path for path in Path(folder).glob(f"*{rest}") if path.is_file()] if Path(folder).is_dir() else []
+        for path in found:
+            times.setdefault(path.name[: -len(rest)], path.stat().st_mtime)
+    return sorted(times, key=lambda name: times[name], reverse=True)

@@ -1,17 +1,28 @@
-"""Saves and backups behind the loop: a snapshot is taken at once, a thread writes it, one after the other."""
+"""Saves and backups behind the loop: a snapshot is taken at once, a thread writes it, one after the other.
+
+The loop never waits for the disk. A save that is still waiting when the next one comes is replaced by it.
+"""
 
 from __future__ import annotations
 
-import queue
+import errno
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from core.backups import RULES, BackupRules
 from core.events import BackedUp, Event, Saved, Saving, Warned
-from core.modeldir import ModelData, ModelDir, Part
+from core.modeldir import ModelData, ModelDir, ModelError, Part
 from core.options import Values
 from core.runstate import RunState
+from core.savejournal import WEIGHTY
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESTALE)
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,16 @@ class BackgroundSaver:
         emit: Callable[[Event], None],
         clock: Callable[[], float],
         seed: int,
+        rules: BackupRules = RULES,
+        now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._task, self._directory, self._values, self._device = task, directory, values, device
-        self._emit, self._clock, self._seed = emit, clock, seed
-        # One waiting job: a disk slower than the cadence makes the loop wait rather than fill the memory.
-        self._jobs: queue.Queue[_Save | _Backup | None] = queue.Queue(1)
+        self._emit, self._clock, self._seed, self._rules, self._now = emit, clock, seed, rules, now
+        self._turn = threading.Condition()  # guards the three below
+        self._waiting: list[_Save | _Backup] = []  # at most one of each: memory holds one snapshot beside that at work
+        self._busy = self._closing = False
         self._saved_ok = True
+        self._stamps = self._look()
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
 
@@ -53,46 +68,107 @@ class BackgroundSaver:
         """position: batches trained on so far."""
         data = self._task.data.copy()
         self._emit(Saving(data.iter))
-        self._jobs.put(_Save(self._task.parts(), data, losses, RunState(data.iter, self._seed, position)))
+        job = _Save(self._task.parts(), data, losses, RunState(data.iter, self._seed, position))
+        with self._turn:
+            places = [place for place, other in enumerate(self._waiting) if isinstance(other, _Save)]
+            if places:  # a backup that waits behind it stays behind
+                self._waiting[places[0]] = job
+            else:
+                self._waiting.append(job)
+            self._turn.notify_all()
 
     def backup(self) -> None:
-        self._jobs.put(_Backup(self._task.data.iter))
+        """Of what is saved by then: after a save that was asked for before."""
+        with self._turn:
+            self._waiting = [other for other in self._waiting if isinstance(other, _Save)]
+            self._waiting.append(_Backup(self._task.data.iter))
+            self._turn.notify_all()
 
     def wait(self) -> None:
         """Returns when everything asked for is written or reported."""
-        self._jobs.join()
+        with self._turn:
+            self._turn.wait_for(lambda: not self._waiting and not self._busy)
 
     def close(self) -> bool:
         """Waits for what is under way; whether the last save reached the disk."""
-        self._jobs.put(None)
+        with self._turn:
+            self._closing = True
+            self._turn.notify_all()
         self._thread.join()
         return self._saved_ok
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                job, self._busy = self._waiting.pop(0), True
             try:
                 self._do(job)
             finally:
-                self._jobs.task_done()
+                with self._turn:
+                    self._busy = False
+                    self._turn.notify_all()
 
     def _do(self, job: _Save | _Backup) -> None:
         try:
             if isinstance(job, _Save):
                 self._write(job)
             else:
-                self._emit(BackedUp(job.iteration, self._directory.backup()))
+                folder = self._directory.backup(self._rules, self._now)
+                saved = self._directory.journal.manifest()
+                self._emit(BackedUp(saved.iteration if saved else job.iteration, folder))
+        except ModelError as error:
+            self._emit(Warned(f"{error} Training goes on."))
         except (OSError, ValueError, TypeError, MemoryError) as error:
-            what = "save" if isinstance(job, _Save) else "back up"
-            self._saved_ok = self._saved_ok and not isinstance(job, _Save)
-            self._emit(
-                Warned(
-                    f"Could not {what} in {self._directory.folder}: {getattr(error, 'strerror', None) or error}. "
-                    "The files saved before are untouched; training goes on and tries again at the next save."
-                )
-            )
+            saving = isinstance(job, _Save)
+            self._saved_ok = self._saved_ok and not saving
+            self._emit(Warned(f"Could not {'save' if saving else 'back up'} in {self._told(error)}"))
 
     def _write(self, job: _Save) -> None:
         start = self._clock()
+        now = self._look()
+        if changed := [name for name, stamp in now.items() if self._stamps.get(name) != stamp]:
+            self._give_way(changed)
         self._directory.write(job.parts, job.data, self._values, self._device, job.state)
-        self._saved_ok = True
+        self._saved_ok, self._stamps = True, self._look()
         self._emit(Saved(job.data.iter, job.losses, (self._clock() - start) * 1e3, self._directory.folder))
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        """Size and time of every weighty file there is."""
+        if not self._directory.folder.is_dir():
+            return {}
+        files = [path for path in self._directory.files() if path.suffix in WEIGHTY]
+        return {path.name: ((status := path.stat()).st_size, status.st_mtime_ns) for path in files}
+
+    def _give_way(self, changed: list[str]) -> None:
+        """Another program trains the same model: what it wrote is kept before this save replaces it."""
+        try:
+            fate = f"They are kept in {self._directory.backup(self._rules, self._now)}, and this save replaces them."
+        except (ModelError, OSError) as error:
+            fate = f"This save replaces them; they could not be kept: {error}"
+        self._emit(Warned(f"Another program wrote {', '.join(changed)} while this one trains. {fate}"))
+
+    def _told(self, error: Exception) -> str:
+        """Where it failed, why, what to do, and what that means for the model."""
+        folder, number = self._directory.folder, getattr(error, "errno", None)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        untouched = "The files saved before are untouched"
+        if self._directory.journal.journal_path.exists():
+            untouched = "The files saved before are safe beside the new ones and put back as soon as the disk allows"
+        text = f"{folder}: {reason}. {remedy(number, folder)}{untouched}"
+        return f"{text}; training goes on and tries again at the next save."
+
+
+def remedy(number: int | None, folder: Path) -> str:
+    """What to do about an error of the disk, by its number; a sentence and a blank, or nothing."""
+    if number in FULL:
+        return "Free some space there: delete other files, or old backups. "
+    if number in FORBIDDEN:
+        return "Make the folder writable for this user, or the disk, if it is mounted read-only. "
+    if number in GONE:
+        return f"Bring {folder} back: is the disk or the network drive still connected? "
+    if number == errno.EIO:
+        return "The disk reports damage: copy the model elsewhere soon. "
+    return ""

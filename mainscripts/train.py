@@ -160,6 +160,8 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
         there = directory.folder.is_dir()
         if there:
             stack.enter_context(directory.lock())
+            for note in directory.recover():
+                say(note)
         setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
         task = train_setup.build(setup, args.reinit, terminal, say)
         if not there:  # a folder is made only once nothing is left to be wrong

@@ -19,7 +19,8 @@ def test_headless_run_leaves_dfls_files(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     parts = {f"new_SAEHD_{stem}.npy" for stem in ("encoder", "inter", "decoder_src", "decoder_dst", "src_dst_opt")}
     previews = {"new_SAEHD_preview_SAEHD.jpg", "new_SAEHD_preview_SAEHD masked.jpg"}
-    records = {f"new_SAEHD_{ending}" for ending in ("data.dat", "summary.txt", "facesmith_state.json")}
+    ours = ("facesmith_state.json", "facesmith_manifest.json")
+    records = {f"new_SAEHD_{ending}" for ending in ("data.dat", "summary.txt", *ours)}
     assert names == parts | previews | records | {"SAEHD_default_options.dat"}
     data = ModelDir(trained, "new", "SAEHD").read_data()
     assert data.iter == 3 and len(data.loss_history) == 3 and data.options["resolution"] == 64

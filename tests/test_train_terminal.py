@@ -187,7 +187,8 @@ def test_the_window_from_first_picture_to_enter(faces: Path, copy: Path, screen:
     finally:
         trainer.kill()
         trainer.wait()
-    assert ModelDir(copy / "new_SAEHD_autobackups" / "01", "new", "SAEHD").read_data().iter >= 3
+    (backup,) = ModelDir(copy, "new", "SAEHD").backups()
+    assert ModelDir(backup.folder, "new", "SAEHD").read_data().iter >= 3 and (backup.iteration or 0) >= 3
     assert ModelDir(copy, "new", "SAEHD").read_data().iter > 3
 
 
