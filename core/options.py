@@ -6,7 +6,9 @@ chose as `.chosen`; the two differ where another option forces one (DFL: pretrai
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,11 +27,13 @@ class OptionError(ValueError):
 
 
 class Values(dict[str, Any]):
-    """Resolved options: items are in effect, `chosen` is what the user chose and what is stored."""
+    """Resolved options: items are in effect, `chosen` is what the user chose and what is stored, `notes` are lines
+    about values in files that could not be taken as they are."""
 
     def __init__(self, effective: Answers, chosen: Answers) -> None:
         super().__init__(effective)
         self.chosen = dict(chosen)
+        self.notes: list[str] = []
 
     def forced(self) -> dict[str, Any]:
         """Options in effect that differ from the user's choice."""
@@ -132,6 +136,24 @@ class Option:
             raise OptionError(f"{self.key}: got {shown(given)}, allowed is {own or self.allowed()}.") from None
         return value
 
+    def nearest(self, value: Any, default: Any) -> tuple[Any, str]:
+        """A value from a file and "", or what comes nearest to it here and a line saying so. default: for what nothing
+        comes near to."""
+        try:
+            return self.parse(value), ""
+        except OptionError as error:
+            found: Any = default
+            if self.kind in ("int", "float"):
+                with contextlib.suppress(ValueError, TypeError, OverflowError):
+                    number = self._convert(plain(value))
+                    low, high = (
+                        math.inf * sign if end is None else end for end, sign in ((self.low, -1), (self.high, 1))
+                    )
+                    if number == number:
+                        found = type(number)(min(max(number, low), high))
+            using = "the usual default" if found is None else self.show(found)
+            return found, f"{error} Using {using}."
+
     def _convert(self, given: Any) -> Any:
         for old, new in self.spellings:
             if type(given) is type(old) and given == old:
@@ -186,21 +208,44 @@ def find(rows: Iterable[Option], key: str) -> Option:
     raise OptionError(f"{key!r} is not an option of this model.{hint}")
 
 
-def defaults(rows: Sequence[Option], stored: Answers, preferred: Answers) -> dict[str, Any]:
+def defaults(
+    rows: Sequence[Option],
+    stored: Answers,
+    preferred: Answers,
+    given: Iterable[str] = (),
+    notes: list[str] | None = None,
+) -> dict[str, Any]:
     """The default of every row: the stored value, else the preferred one (DFL's `default_options.dat`), else the
-    row's own. Stored values of a model are believed even outside the prompt's range. Rows whose own default follows
-    from the answers are left out; `complete` adds them."""
+    row's own. Rows whose own default follows from the answers are left out; `complete` adds them.
+
+    What shaped the weights is believed even outside the prompt's range, and raises OptionError when it is impossible.
+    Another value that is not allowed here (forks know more) is replaced, which is told in `notes`, unless the row is
+    `given` anyway.
+    """
     result: dict[str, Any] = {}
+    told: list[str] = []
     for row in rows:
+        own = None if row.follows else row.default(result) if callable(row.default) else row.default
         if row.stored and row.key in stored:
-            try:
-                result[row.key] = row.parse(stored[row.key], believe=True)
-            except OptionError as error:
-                raise OptionError(f"Stored with the model: {error} Restore its data.dat from a backup.") from None
+            if row.ask == "create":
+                try:
+                    result[row.key] = row.parse(stored[row.key], believe=True)
+                except OptionError as error:
+                    raise OptionError(f"Stored with the model: {error} Restore its data.dat from a backup.") from None
+                continue
+            value, note = row.nearest(stored[row.key], own)
+            source = "Stored with the model"
         elif row.stored and row.key in preferred:
-            result[row.key] = row.parse(preferred[row.key])
-        elif not row.follows:
-            result[row.key] = row.default(result) if callable(row.default) else row.default
+            value, note = row.nearest(preferred[row.key], own)
+            source = "In default_options.dat"
+        else:
+            value, note, source = own, "", ""
+        if note and row.key not in given:
+            told.append(f"{source}: {note}")
+        if value is not None:
+            result[row.key] = value
+    if notes is not None:
+        notes += told
     return result
 
 
@@ -234,10 +279,11 @@ def _same(given: Any, stored: Any) -> bool:
 def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
     """given > stored > preferred > the rows' own defaults, all through the rows' own validation.
 
-    Raises OptionError for an unknown key, a value outside its range, or an attempt to change what shaped the
+    Raises OptionError for an unknown key, a given value outside its range, or an attempt to change what shaped the
     weights of an existing model.
     """
-    answers = defaults(rows, stored, preferred)
+    notes: list[str] = []
+    answers = defaults(rows, stored, preferred, given, notes)
     for key, value in given.items():
         row = find(rows, key)
         parsed = row.parse(value, believe=key in stored and _same(value, stored[key]))
@@ -247,7 +293,9 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
                 "It shaped the weights and cannot be changed: leave it out, or make a new model."
             )
         answers[key] = parsed
-    return settle(rows, answers)
+    values = settle(rows, answers)
+    values.notes = notes
+    return values
 
 
 def markdown(rows: Sequence[Option]) -> str:

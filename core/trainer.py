@@ -251,6 +251,9 @@ class Trainer:
     def _save(self, quietly: bool = False) -> None:
         """Saves, unless the model is suspect; quietly: without a word then."""
         self._flush()
+        if self.iteration == 0:  # such a record would have every program take the model for a new one
+            self.emit(Warned("Not saved: nothing is trained yet."))
+            return
         if self.guard is not None and self.guard.state is not State.HEALTHY:
             if not quietly:
                 self.emit(Warned(f"Not saved, the good files stay: {self.guard.reason}."))

@@ -33,7 +33,8 @@ another pair by deleting its `inter_AB` (`--reinit inter_AB`).
 While `pretrain` is on, both sides are drawn from `--pretraining-data-dir`, and these count whatever was chosen:
 both flips and `uniform_yaw` on; `random_warp`, `lr_dropout`, `random_hsv_power`, `gan_power`, both style powers and
 `ct_mode` off. The summary shows them as overrides; the choices come back when pretraining is switched off, which
-also starts the iteration counter and the inters anew.
+also starts the iteration counter and the inters anew. `true_face_power` is not forced off, as in DeepFaceLab, though
+its network rests meanwhile: leave it at 0 while pretraining.
 """
 
 

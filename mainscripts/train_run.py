@@ -193,9 +193,11 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
         emit(Failed("Aborted by a second Ctrl-C: what was learned since the last save is not saved."))
         code = EXIT_LEFT
     except LoaderError as error:
-        # Between two iterations the model is sound: keep what was learned.
-        saver.save(None, trainer.position)
-        emit(Failed(f"No more samples: {error} The model is saved."))
+        kept = "Nothing was trained."
+        if trainer.iteration:  # between two iterations the model is sound: keep what was learned
+            saver.save(None, trainer.position)
+            kept = "The model is saved."
+        emit(Failed(f"No more samples: {error} {kept}"))
         code = EXIT_FAILED
     except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
         emit(Failed(f"{error}\n{traceback.format_exc()}The files of the last save are untouched."))

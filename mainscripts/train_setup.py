@@ -90,11 +90,14 @@ def choose_values(
     directory: ModelDir,
     data: ModelData | None,
     terminal: prompts.Terminal | None,
+    say: Say,
 ) -> Values:
     """Options from --set, the questions, the stored model and defaults. Raises OptionError."""
     stored = data.options if data is not None else {}
     preferred = {} if data is not None else directory.read_default_options()
     initial = spec.resolve(given, stored, preferred)
+    for note in initial.notes:
+        say(note)
     if terminal is None or (data is not None and not prompts.ask_override(terminal)):
         return initial
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
@@ -111,9 +114,11 @@ def read_data(directory: ModelDir) -> ModelData | None:
             return data
     orphans = [path.name for path in directory.files() if path.suffix == ".npy"] if directory.folder.is_dir() else []
     if orphans:
+        there = directory.data_path.exists()
+        record = f"a {directory.data_path.name} of 0 iterations" if there else f"no {directory.data_path.name}"
         raise ModelError(
-            f"{directory.folder} holds {', '.join(orphans)} but no {directory.data_path.name} of a trained model: a "
-            "new model of that name would overwrite them. Restore data.dat, move the files away, or take another name."
+            f"{directory.folder} holds {', '.join(orphans)} and {record}: a new model of that name would overwrite "
+            "them. Restore data.dat from a backup, move the files away, or take another name."
         )
     return None
 
@@ -155,7 +160,7 @@ def prepare(
     device = choose_device(args, terminal)
     if data is None and device.memory >= BIG_GPU:
         spec = spec.with_defaults(batch_size=8)
-    values = choose_values(spec, given, directory, data, terminal)
+    values = choose_values(spec, given, directory, data, terminal, say)
     requests = spec.requests(values)
     facesets = choose_faces(folders, values, requests, say)
     state = random_state(directory, data, say)

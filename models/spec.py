@@ -84,6 +84,10 @@ class Task(ABC):
         Raises PartError before anything is changed when a tensor has another shape or type.
         """
 
+    def companions(self, stem: str) -> tuple[str, ...]:
+        """The parts that are worth nothing without part `stem`, and start anew with it."""
+        return ()
+
     def renewed(self, stored: Mapping[str, Any]) -> dict[str, str]:
         """Parts that start anew because an option was changed from what is `stored`: stem -> the reason."""
         return {}
@@ -100,7 +104,7 @@ class Task(ABC):
         # Weights are sometimes passed on without their record: they start at iteration 0.
         recorded = directory.data_path.exists() or len(missing) == len(self.network_parts)
         data = directory.read_data() if recorded else ModelData()
-        fresh = {stem: f"{stem} starts anew" for stem in reinit} | {
+        fresh = {part: f"{stem} starts anew" for stem in reinit for part in (stem, *self.companions(stem))} | {
             stem: reason
             for stem, reason in self.renewed(upgrade(data.options)).items()
             if stem in self.network_parts or directory.part_path(stem).is_file()
@@ -133,8 +137,14 @@ class Task(ABC):
         return notes
 
     def save(self, folder: str | Path, name: str) -> None:
-        """Writes model `name` as DFL's files into `folder`: parts, optimizer, data.dat, summary."""
-        ModelDir(folder, name, self.spec.name).write(self.parts(), self.data, self.values)
+        """Writes model `name` as DFL's files into `folder`: parts, optimizer, data.dat, summary.
+
+        Raises ModelError for a model that would lose its record: at iteration 0 every program takes it for a new one.
+        """
+        directory = ModelDir(folder, name, self.spec.name)
+        if self.iteration == 0 and directory.data_path.exists() and directory.read_data().iter:
+            raise ModelError(f"{directory.full_name}: nothing is trained yet. Train one iteration, then save.")
+        directory.write(self.parts(), self.data, self.values)
 
 
 @dataclass(frozen=True)
@@ -153,8 +163,8 @@ class ModelSpec:
         preferred: Mapping[str, Any] | None = None,
     ) -> Values:
         """Complete, validated options. given: what the user asks for; stored: options of an existing model (what
-        shaped its weights is believed even outside the prompt's range); preferred: defaults that replace the
-        rows' own. Raises OptionError."""
+        shaped its weights is believed even outside the prompt's range; other values that are not allowed are brought to
+        the nearest that is, see `Values.notes`); preferred: defaults that replace the rows' own. Raises OptionError."""
         return resolve(self.rows, given, upgrade(stored or {}), upgrade(preferred or {}))
 
     def with_defaults(self, **defaults: Any) -> ModelSpec:

@@ -1,8 +1,9 @@
 """SwapTask: trains any network that draws two persons from codes, with DFL's losses and optimizers.
 
-One step is one forward of both sides through the shared parts, one loss over both, one backward, one update; the
-swap itself is never drawn while training. Losses are means over the batch for display, the gradient is of their sum
-over the batch (DFL), so a larger batch takes larger steps into the same optimizer.
+One step is one forward of both sides through the shared parts, one loss over both, one backward, one update. The swap
+itself is drawn only for the style terms, a second forward without gradients only for adversaries
+(`_train_adversaries`). Losses are means over the batch for display, the gradient is of their sum over the batch (DFL),
+so a larger batch takes larger steps into the same optimizer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WIDE = 256  # above this side a page has two columns
 
 class SwapTask(Task):
     """A swap network with its losses, adversaries and optimizers on one device. `make_net(values, generator)` builds
-    the network, `make_adversaries(values, net)` what stands against it."""
+    the network, `make_adversaries(values, net, generator)` what stands against it."""
 
     loss_names = ("src_loss", "dst_loss")
 
@@ -250,19 +251,30 @@ class SwapTask(Task):
                     fresh |= {"GAN": reason, "GAN_opt": reason}
         return fresh
 
+    def _misfit(self, stem: str, part: Part) -> str:
+        """Why a part does not fit; empty when it does."""
+        if stem in self.modules:
+            return misfit(named_tensors(self.modules[stem]), part)
+        return self.optimizers[stem].misfit(part)
+
+    def companions(self, stem: str) -> tuple[str, ...]:
+        """An adversary's optimizer."""
+        return (self.adversaries[stem].optimizer_stem,) if stem in self.adversaries else ()
+
     def load_parts(self, parts: Mapping[str, Part]) -> list[str]:
-        """Raises PartError naming file, tensor, expected and found, before anything is changed."""
+        """Raises PartError naming file, tensor, expected and found, before anything is changed. An adversary that does
+        not fit starts anew: its size is an option that can change at any time, also while it is not in use."""
+        notes, parts = [], dict(parts)
+        for adversary in self.adversaries.values():
+            for stem in (adversary.stem, adversary.optimizer_stem):
+                if stem in parts and (reason := self._misfit(stem, parts[stem])):
+                    both = f"the {adversary.stem} starts anew, {adversary.optimizer_stem} with it"
+                    notes.append(f"{stem}.npy: {reason}. So {both}.")
+                    for part in (adversary.stem, adversary.optimizer_stem):
+                        parts.pop(part, None)
         for stem, part in parts.items():
-            if stem in self.modules:
-                reason = misfit(named_tensors(self.modules[stem]), part)
-            else:
-                reason = self.optimizers[stem].misfit(part)
-            if reason:
-                remedy = f", or start it anew with --reinit {stem}" if stem in self.optional_parts else ""
-                raise PartError(
-                    f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place{remedy}."
-                )
-        notes = []
+            if reason := self._misfit(stem, part):
+                raise PartError(f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place.")
         for stem, module in self.modules.items():
             if stem in parts:
                 load_state(module, parts[stem])

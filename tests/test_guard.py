@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.batch import Batch
-from core.events import Started, Stopped, Warned
+from core.events import Command, Started, Stopped, Warned
 from core.guard import Guard, GuardRules, State
 from core.trainer import Cadence
 from tests.test_trainer import Clock, FakeSaver, FakeTask, Run
@@ -136,3 +136,11 @@ def test_without_a_guard_nothing_is_watched(loss: float) -> None:
     task = SickTask(Clock(), 10, loss)
     run = Run(Cadence(target=50, exit_at_target=True), task=task)
     assert run.trainer.run() == "target" and not [event for event in run.events if isinstance(event, Warned)]
+
+
+def test_before_the_first_iteration_nothing_is_saved() -> None:
+    run = Run(Cadence(target=3, exit_at_target=True))
+    run.commands.put(Command("save"))
+    run.trainer.run()
+    warned = next(event for event in run.events if isinstance(event, Warned))
+    assert warned.text == "Not saved: nothing is trained yet." and run.saver.calls[0] is not None

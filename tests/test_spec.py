@@ -120,12 +120,32 @@ def test_sides_of_unequal_size_are_refused() -> None:
     assert task.iteration == 0
 
 
-@pytest.mark.parametrize(
-    "stored", [{"batch_size": 0}, {"resolution": 2**40}, {"ae_dims": -1}, {"archi": "foo"}, {"target_iter": None}]
-)
-def test_impossible_stored_values_are_named(stored: dict[str, object]) -> None:
+@pytest.mark.parametrize("stored", [{"resolution": 2**40}, {"ae_dims": -1}, {"archi": "foo"}])
+def test_impossible_stored_shapes_are_named(stored: dict[str, object]) -> None:
     with pytest.raises(OptionError, match=f"Stored with the model: {next(iter(stored))}"):
         MODELS["SAEHD"].resolve({}, stored={**SMALL, **stored})
+
+
+@pytest.mark.parametrize(
+    ("key", "stored", "used"),
+    [
+        ("batch_size", 0, 1), ("target_iter", None, 0), ("gan_power", 50, 10.0), ("random_hsv_power", 1.5, 0.3),
+        ("true_face_power", float("nan"), 0.0), ("ct_mode", "fs-aug", "none"), ("gan_patch_size", "huge", 8),
+    ],
+)  # fmt: skip
+def test_stored_settings_that_are_not_allowed_here_become_the_nearest_that_is(
+    key: str, stored: object, used: object
+) -> None:
+    """A fork's model must not be locked out; it is told, unless a value is given anyway."""
+    spec = MODELS["SAEHD"]
+    for source, values in (
+        ("Stored with the model", spec.resolve({}, stored={**SMALL, key: stored})),
+        ("In default_options.dat", spec.resolve({"resolution": 64}, preferred={key: stored})),
+    ):
+        assert values[key] == used
+        assert len(values.notes) == 1 and values.notes[0].startswith(f"{source}: {key}: got ")
+    given = spec.resolve({key: used}, stored={**SMALL, key: stored})
+    assert given[key] == used and given.notes == []
 
 
 def test_foreign_options_of_any_kind_are_kept() -> None:
@@ -213,14 +233,39 @@ def test_a_gan_switched_on_is_fresh_and_says_so_and_off_is_left_alone(tmp_path: 
     assert notes == [] and int(on.parts()["GAN_opt"]["iters:0"]) == 1
 
 
-def test_a_gan_of_another_size_without_a_record_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [{"gan_power": 0}, {"pretrain": True}])
+def test_a_gan_size_changed_while_the_gan_rests(tmp_path: Path, between: dict[str, object]) -> None:
+    trained(tmp_path, gan_power=0.1, gan_dims=4, gan_patch_size=8)
+    task, _ = reopened(tmp_path, gan_patch_size=16, **between)
+    task.step(batch())
+    task.save(tmp_path, "a")
+    again, notes = reopened(tmp_path, gan_power=0.1, pretrain=False)
+    assert sum("the GAN starts anew" in note for note in notes) == 1 and "GAN_opt" in " ".join(notes)
+    again.step(batch())
+    again.save(tmp_path, "a")
+    assert reopened(tmp_path)[1] == [] and int(again.parts()["GAN_opt"]["iters:0"]) == 1
+
+
+def test_a_gan_of_another_size_without_a_record_starts_anew(tmp_path: Path) -> None:
     trained(tmp_path, gan_power=0.1, gan_dims=4)
     (tmp_path / "a_SAEHD_data.dat").unlink()
     spec = MODELS["SAEHD"]
     task = spec.build(spec.resolve({**SMALL, "gan_power": 0.1, "gan_dims": 8}))
-    with pytest.raises(PartError, match=r"GAN\.npy: convs_0.*--reinit GAN"):
-        task.load(tmp_path, "a")
-    assert "GAN starts anew" in " ".join(task.load(tmp_path, "a", reinit=["GAN", "GAN_opt"]))
+    notes = task.load(tmp_path, "a")
+    assert any("GAN.npy: convs_0" in note and "the GAN starts anew" in note for note in notes)
+    fits = spec.build(spec.resolve({**SMALL, "gan_power": 0.1, "gan_dims": 4}), seed=5)
+    notes = fits.load(tmp_path, "a", reinit=["GAN"])
+    assert "GAN starts anew" in " ".join(notes) and int(fits.parts()["GAN_opt"]["iters:0"]) == 0
+
+
+def test_nothing_is_saved_over_a_pretrained_model_before_its_first_iteration(tmp_path: Path) -> None:
+    """A record of iteration 0 would have every program take the model for a new one."""
+    trained(tmp_path, pretrain=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    task, _ = reopened(tmp_path, pretrain=False)
+    with pytest.raises(ModelError, match="one iteration"):
+        task.save(tmp_path, "a")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_task_that_only_draws(tmp_path: Path) -> None:
