@@ -1,7 +1,7 @@
 """`main.py demo-faces`: writes faces of made-up people as DFL aligned JPGs, to try training without anybody's pictures.
 
     python main.py demo-faces --workspace --output-dir workspace --count 200 --size 256
-    python main.py demo-faces --people 100 --count 20 --output-dir workspace/pretrain_faces
+    python main.py demo-faces --people 100 --count 20 --output-dir pretrain_faces
 """
 
 from __future__ import annotations

@@ -270,8 +270,8 @@ class SwapTask(Task):
                 if stem in parts and (reason := self._misfit(stem, parts[stem])):
                     both = f"the {adversary.stem} starts anew, {adversary.optimizer_stem} with it"
                     notes.append(f"{stem}.npy: {reason}. So {both}.")
-                    for part in (adversary.stem, adversary.optimizer_stem):
-                        parts.pop(part, None)
+                    parts.pop(adversary.stem, None)
+                    parts.pop(adversary.optimizer_stem, None)
         for stem, part in parts.items():
             if reason := self._misfit(stem, part):
                 raise PartError(f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place.")
