@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,6 +85,19 @@ def _load(
     raise DflFileError(f"{name}: {reason}. Nothing in it was run; use an undamaged, genuine file.", reason)
 
 
+ENUMERATIONS = {("samplelib.Sample", "SampleType"), ("facelib.FaceType", "FaceType")}
+"""Names of DFL's own enumerations, which its packs hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of one of ENUMERATIONS, for `dumps`: in DFL it comes out as the enumeration's member of that number."""
+
+    module: str
+    name: str
+    value: int
+
+
 # ---- writing ------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +110,11 @@ def dumps(obj: Any, protocol: int = 4) -> bytes:
     if protocol != 4:
         raise DflFileError(f"pickle protocol {protocol} was asked for; DeepFaceLab's files are protocol 4.")
     return b"".join(chunks(obj))
+
+
+def joined(items: Sequence[bytes]) -> bytes:
+    """One list (or dictionary) of many, each as `dumps` writes it: a long one without its values in memory."""
+    return items[0][:4] + b"".join(item[4:-2] for item in items) + items[0][-2:]
 
 
 def chunks(obj: Any) -> Iterator[bytes | memoryview]:
@@ -137,6 +156,12 @@ def _pieces(obj: Any, where: str, depth: int) -> Iterator[bytes | memoryview]:
             yield _atom(key, where)
             yield from _pieces(item, f"{where}[{key!r}]", depth + 1)
         yield b"u"
+    elif kind is Member:
+        if (obj.module, obj.name) not in ENUMERATIONS:
+            raise DflFileError(
+                f"{where or 'the value'}: {obj.module}.{obj.name} cannot be saved in DeepFaceLab's files."
+            )
+        yield f"c{obj.module}\n{obj.name}\n".encode("ascii") + _atom(obj.value, where) + b"\x85R"
     elif isinstance(obj, np.ndarray):
         yield from _array_pieces(obj, where)
     elif isinstance(obj, np.generic):

@@ -23,7 +23,7 @@ from core.dflplain import GLOBALS, MAX_INT_BYTES, Function, Refused, check_key, 
 
 _CHUNK = 1 << 20
 _MAX_LINE = 1 << 24  # of the text protocol: a mask is one line there
-_MAX_DIGITS = 400
+_MAX_DIGITS = 300  # so that what was read can be written again
 _PER_NODE, _PER_BYTE = 160, 32
 """What a file's values may weigh in memory: so many bytes for each value allowed (at most a million of them are counted
 here), or for each byte of the file. Genuine files stay far below the one or the other."""

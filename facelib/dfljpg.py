@@ -36,6 +36,10 @@ class CutOffError(DflJpgError):
     """The data end before the picture begins: more of the file may help."""
 
 
+class LostMetadataError(DflJpgError):
+    """A picture without face data: never extracted, or saved by a program that drops them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What stands before the pixels. metadata: the pickled face data, None if there are none. scan: position where
@@ -104,7 +108,7 @@ def read_header(data: bytes) -> Header:
 def parse_metadata(raw: bytes | None) -> dict[str, Any]:
     """The dictionary in a header's metadata. Raises DflJpgError if there is none, or it cannot be read safely."""
     if raw is None:
-        raise DflJpgError("a picture without DeepFaceLab's face data (extract faces, or restore its metadata)")
+        raise LostMetadataError("a picture without DeepFaceLab's face data (extract faces, or restore its metadata)")
     try:
         metadata = load(raw, max_bytes=MAX_METADATA, max_nodes=_MAX_VALUES)
     except DflFileError as error:

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from facelib import landmarks as geometry
-from facelib.dfljpg import CutOffError, DflJpgError, Header, parse_metadata, read_header
+from facelib.dfljpg import CutOffError, DflJpgError, Header, LostMetadataError, parse_metadata, read_header
 from facelib.facetype import FACE_TYPES
 from samplelib import pack
 from samplelib.facedata import FaceData, FaceReadError, Polygons, check_face, printable
@@ -30,11 +30,14 @@ Array = np.ndarray[Any, Any]
 Warn = Callable[[str], None]
 
 _TYPES = list(FACE_TYPES)
-_JPEG = {".jpg", ".jpeg"}
-_PICTURES = {*_JPEG, ".png", ".webp", ".tif", ".tiff", ".bmp"}
+JPEG = {".jpg", ".jpeg"}
+PICTURES = {*JPEG, ".png", ".webp", ".tif", ".tiff", ".bmp"}
 _HEAD = 24 << 10  # what one read of a file's head asks for: holds most face data
 _MAX_HEAD = 16 << 20
-_MAX_FILE = 256 << 20
+MAX_FILE = 256 << 20
+META = "meta.dat"
+"""Face data of the folder's pictures, kept while they are edited (`samplelib.metafile`)."""
+
 _MAX_LINES = 50
 
 
@@ -271,29 +274,37 @@ def _arrays(folder: Path, packed: bool, faces: list[_Found]) -> dict[str, Array]
 def _loose_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[_Found]:
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
-        if suffix not in _PICTURES:
+        if suffix not in PICTURES:
             continue
         if not path.is_file():
             refuse(path.name, "a folder, not a picture" if path.is_dir() else "not a file")
-        elif suffix not in _JPEG:
+        elif suffix not in JPEG:
             refuse(path.name, "aligned faces are JPG files, this is none")
         else:
             try:
                 header = _header(path)
                 face = check_face(parse_metadata(header.metadata), (header.height, header.width))
             except (DflJpgError, FaceReadError) as error:
-                refuse(path.name, str(error))
+                lost = isinstance(error, LostMetadataError) and (folder / META).is_file()
+                refuse(path.name, _mend(folder) if lost else str(error))
             except OSError as error:
                 refuse(path.name, f"cannot be read ({error.strerror or error})")
             else:
                 yield _Found(path.name, 0, 0, face)
 
 
+def _mend(folder: Path) -> str:
+    return (
+        f"its face data are lost, {META} may have them: "
+        f'python main.py util --input-dir "{printable(str(folder))}" --restore-faceset-metadata'
+    )
+
+
 def _header(path: Path) -> Header:
     """The JPEG header of a file, of which no more is read than that takes."""
     with path.open("rb", buffering=0) as file:
-        if (size := os.fstat(file.fileno()).st_size) > _MAX_FILE:
-            raise FaceReadError(f"a file of {size:,} bytes; up to {_MAX_FILE:,} are read")
+        if (size := os.fstat(file.fileno()).st_size) > MAX_FILE:
+            raise FaceReadError(f"a file of {size:,} bytes; up to {MAX_FILE:,} are read")
         head = file.read(_HEAD)
         try:
             return read_header(head)
@@ -315,7 +326,7 @@ def _packed_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[
     total = path.stat().st_size
     for entry in entries:
         try:
-            if entry.size <= 0 or entry.size > _MAX_FILE or entry.offset + entry.size > total:
+            if entry.size <= 0 or entry.size > MAX_FILE or entry.offset + entry.size > total:
                 raise FaceReadError("its picture lies outside the pack")
             shape = entry.metadata.get("shape")
             if not isinstance(shape, (list, tuple)) or not all(type(n) is int for n in (*shape, None, None)[:2]):

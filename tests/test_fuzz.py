@@ -147,7 +147,7 @@ def test_any_file(name: str, scratch: Path) -> None:
     holds()
 
 
-@pytest.mark.parametrize("name", ["jpg", "pack", "options", "part", "state"])
+@pytest.mark.parametrize("name", ["jpg", "pack", "meta", "options", "part", "state"])
 def test_every_cut_of_a_file(name: str, scratch: Path) -> None:
     target = readers.TARGETS[name]
     data = target.seeds()[0]

@@ -27,7 +27,18 @@ TRAIN = [
     "main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned",
     "--training-data-dst-dir", "WORKSPACE/data_dst/aligned", "--pretraining-data-dir", "PRETRAIN", *MODEL,
 ]  # fmt: skip
+UTILS = {
+    f"{number}_data_{side}_util_faceset_{work}": [
+        "main.py", "util", "--input-dir", f"WORKSPACE/data_{side}/aligned", flag
+    ]
+    for number, side in (("4.2", "src"), ("5.2", "dst"))
+    for work, flag in (
+        ("metadata_save", "--save-faceset-metadata"), ("metadata_restore", "--restore-faceset-metadata"),
+        ("pack", "--pack-faceset"), ("unpack", "--unpack-faceset"),
+    )
+}  # fmt: skip
 COMMANDS = {
+    **UTILS,
     "6_export_SAEHD_as_dfm": ["main.py", "exportdfm", *MODEL],
     "6_train_SAEHD": TRAIN,
     "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
@@ -212,7 +223,7 @@ def demo() -> ModuleType:
 
 
 def test_commands_are_understood(demo: ModuleType) -> None:
-    for name in ("6_export_SAEHD_as_dfm", "6_train_SAEHD", "6_train_SAEHD_no_preview"):
+    for name in (*UTILS, "6_export_SAEHD_as_dfm", "6_train_SAEHD", "6_train_SAEHD_no_preview"):
         parse(COMMANDS[name][1:])
     parse(demo.train_command(["--target-iter", "3"]))
     parse(demo.faces_command())

@@ -8,37 +8,44 @@ from __future__ import annotations
 
 import pickle
 import random
-import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from core import dflreader
 from core.batch import SampleRequest
 from core.dflfile import DflFileError, dumps, load
+from core.disk import DISK
 from core.modeldir import ModelDir, ModelError
 from core.options import OptionError
 from core.previewsample import from_stored
 from core.summary import summary
-from facelib.constants import MEAN_3D
-from facelib.dfljpg import DflJpgError, aligned_metadata, parse_metadata, read_header
+from facelib.dfljpg import DflJpgError, parse_metadata, read_header
 from facelib.facetype import FACE_TYPES, PADDING
-from models import MODELS
+from samplelib import metafile
 from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
 from samplelib.pixels import decode
 from samplelib.process import load as load_face
 from samplelib.process import process
 
 from . import values
+from .honest import (
+    GOLDEN,
+    SAEHD,
+    honest_data,
+    honest_entry,
+    honest_face,
+    honest_meta,
+    jpg,
+    other_size,
+    pak,
+    pickles,
+)  # fmt: skip
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-SIZE = 64
-SAEHD = MODELS["SAEHD"]
 SHOWN = 2000  # letters of a message, at most
 
 
@@ -102,71 +109,6 @@ def plain(root: Any) -> None:
         ):
             raise Fault(f"a {kind.__name__} came out")
     raise Fault("an endless value came out")
-
-
-# ---- honest files -------------------------------------------------------------------------------------------------
-
-
-def honest_face() -> dict[str, Any]:
-    flat = MEAN_3D[:, :2] - MEAN_3D[:, :2].min(0)
-    points = flat / flat.max() * SIZE * 0.7 + SIZE * 0.15
-    mask = np.zeros((16, 16), np.uint8)
-    mask[4:12, 4:12] = 255
-    return aligned_metadata(
-        "whole_face", points, source_filename="00001.png", source_rect=(1, 2, 30, 40), source_landmarks=points * 3,
-        image_to_face_mat=np.eye(2, 3), xseg_mask=mask, eyebrows_expand_mod=1.0,
-        seg_ie_polys={"polys": [{"type": 1, "pts": np.array([[1, 2], [30, 4], [5, 60]], np.float32)}]},
-    )  # fmt: skip
-
-
-def jpg(metadata: bytes | None, progressive: bool = False) -> bytes:
-    """A small JPEG whose APP15 segment holds these bytes, whatever they are."""
-    noise = np.random.default_rng(5).integers(0, 255, (8, 8, 3), np.uint8)
-    picture = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
-    if metadata is None:
-        return coded
-    return coded[:20] + b"\xff\xef" + struct.pack(">H", min(len(metadata) + 2, 65535)) + metadata[:65533] + coded[20:]
-
-
-def honest_entry(number: int = 0) -> dict[str, Any]:
-    face = honest_face()
-    return {
-        "sample_type": 1, "filename": f"{number:05d}.jpg", "face_type": 4, "shape": (SIZE, SIZE, 3),
-        "landmarks": face["landmarks"], "seg_ie_polys": face["seg_ie_polys"], "xseg_mask": None,
-        "xseg_mask_compressed": face["xseg_mask"], "eyebrows_expand_mod": 1.0, "source_filename": "00001.png",
-        "person_name": None,
-    }  # fmt: skip
-
-
-def pak(config: bytes, pictures: list[bytes], version: int = 1) -> bytes:
-    offsets = np.cumsum([0, *map(len, pictures)]).tolist()
-    offsets[-1] += 16 + len(config) + 8 * len(offsets)
-    head = struct.pack("<QQ", version, len(config)) + config
-    return head + struct.pack(f"<{len(offsets)}Q", *offsets) + b"".join(pictures)
-
-
-def honest_data() -> dict[str, Any]:
-    chosen = SAEHD.resolve({"resolution": 64}, {}).chosen
-    side = [np.zeros((1, 64, 64, channels), np.float32) for channels in (3, 3, 1, 1)]
-    return {
-        "iter": 5, "options": chosen, "loss_history": [[0.5, 0.25]] * 5, "sample_for_preview": [side, side],
-        "choosed_gpu_indexes": None,
-    }  # fmt: skip
-
-
-def pickles() -> list[bytes]:
-    found = [path.read_bytes() for path in sorted(GOLDEN.glob("ops/*.npy"))[:3]]
-    things = [honest_face(), [honest_entry()], honest_data()["options"], {"a": [[0.5, float("inf")]] * 20, "b": 2**70}]
-    found += [dumps(thing) for thing in things]
-    found += [pickle.dumps(thing, protocol) for thing in things for protocol in range(6)]
-    return found
-
-
-def _pickled(rng: random.Random, honest: Any) -> bytes:
-    """A value, pickled by Python (which shares what is shared), by us or damaged afterwards."""
-    data = pickle.dumps(honest, rng.choice([2, 3, 4, 4, 5]))
-    return values.damage(rng, data) if rng.random() < 0.3 else data
 
 
 # ---- readers ------------------------------------------------------------------------------------------------------
@@ -254,6 +196,30 @@ def read_pack(data: bytes, scratch: Path) -> Any:
             raise Fault("a face outside the pack")
 
 
+def read_meta(data: bytes, scratch: Path) -> Any:
+    """Beside three pictures without face data, two of the size that an honest file names."""
+    pictures = {"00000.jpg": jpg(None), "00001.jpg": jpg(None), "00002.jpg": other_size()}
+    for name, picture in pictures.items():
+        (scratch / name).write_bytes(picture)
+    (scratch / "meta.dat").write_bytes(data)
+    lines: list[str] = []
+    try:
+        metafile.restore_metadata(scratch, lines.append, DISK)
+    finally:
+        for line in lines:
+            printable(line)
+            if len(line) > SHOWN:
+                raise Fault(f"a line of {len(line)} letters")
+        found = {name: (scratch / name).read_bytes() for name in pictures}
+        for path in list(scratch.iterdir()):
+            path.unlink()
+    for name, picture in pictures.items():
+        if picture[read_header(picture).scan :] != found[name][read_header(found[name]).scan :]:
+            raise Fault("pixels were changed")
+        if (metadata := read_header(found[name]).metadata) is not None:
+            plain(parse_metadata(metadata))
+
+
 def read_options(data: bytes, scratch: Path) -> Any:
     directory = ModelDir(scratch, "x", "SAEHD")
     directory.default_options_path.write_bytes(data)
@@ -290,6 +256,12 @@ def read_state(data: bytes, scratch: Path) -> Any:
     directory = ModelDir(scratch, "x", "SAEHD")
     directory.state_path.write_bytes(data)
     directory.read_state()
+
+
+def _pickled(rng: random.Random, honest: Any) -> bytes:
+    """A value, pickled by Python (which shares what is shared), by us or damaged afterwards."""
+    data = pickle.dumps(honest, rng.choice([2, 3, 4, 4, 5]))
+    return values.damage(rng, data) if rng.random() < 0.3 else data
 
 
 def _make_jpg(rng: random.Random) -> bytes:
@@ -356,6 +328,9 @@ TARGETS = {
     ),
     "pack": Target(
         read_pack, _PACK_ERRORS, lambda: [pak(dumps([honest_entry(0), honest_entry(1)]), [jpg(None)] * 2)], _make_pack
+    ),
+    "meta": Target(
+        read_meta, (FacesetError,), lambda: [dumps(honest_meta())], _make_record(honest_meta, list(honest_meta()))
     ),
     "options": Target(
         read_options, (OptionError, ModelError), lambda: [dumps(honest_data()["options"])],

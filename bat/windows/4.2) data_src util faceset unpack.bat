@@ -1,0 +1,8 @@
+@echo off
+rem Unpacks the faceset.pak of the src faces. Flags of "main.py util" may follow.
+setlocal EnableExtensions DisableDelayedExpansion
+call "%~dp0env.bat" installed
+if not "%ERRORLEVEL%"=="0" goto end
+"%PYTHON%" "%ROOT%\main.py" util --input-dir "%WORKSPACE%\data_src\aligned" --unpack-faceset %*
+:end
+call "%~dp0end.bat"
