@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core.shown import printable, shown
+from core.shown import printable, shorten, shown
 from facelib.constants import MEAN_2D
 from facelib.facetype import FACE_TYPES, NAMES
 
@@ -27,6 +27,7 @@ MIN_SIDE, MAX_SIDE = 16, 4096
 _ALIGNED = np.r_[17:49, 54]  # the landmarks that MEAN_2D places
 _MEAN = MEAN_2D - MEAN_2D.mean(0)
 _NUMBERS = {int, float, *(np.dtype(code).type for code in "bBhHiIlLqQefd")}
+LONGEST_NAME = 255
 _MAX_OUTSIDE = 4  # picture sides that a landmark may lie outside: a turned head leaves a half_face picture
 _MAX_MASK = 1 << 20
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
@@ -172,4 +173,4 @@ def _basename(value: Any) -> str | None:
     """The last part of a name: it is only ever shown and compared, never a place on this disk."""
     if not isinstance(value, str) or not value:
         return None
-    return printable(re.split(r"[\\/]", value)[-1])
+    return shorten(printable(re.split(r"[\\/]", value)[-1]), LONGEST_NAME)

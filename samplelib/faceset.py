@@ -15,11 +15,12 @@ from typing import Any, overload
 
 import numpy as np
 
+from core.shown import printable, shorten
 from facelib import landmarks as geometry
 from facelib.dfljpg import CutOffError, DflJpgError, Header, LostMetadataError, parse_metadata, read_header
 from facelib.facetype import FACE_TYPES
 from samplelib import pack
-from samplelib.facedata import FaceData, FaceReadError, Polygons, check_face, printable
+from samplelib.facedata import LONGEST_NAME, FaceData, FaceReadError, Polygons, check_face
 from samplelib.pixels import decode, decode_mask_bytes
 
 __all__ = [
@@ -325,6 +326,7 @@ def _packed_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[
         ) from None
     total = path.stat().st_size
     for entry in entries:
+        name = shorten(printable(entry.filename), LONGEST_NAME)  # a stranger's: only ever shown
         try:
             if entry.size <= 0 or entry.size > MAX_FILE or entry.offset + entry.size > total:
                 raise FaceReadError("its picture lies outside the pack")
@@ -333,9 +335,9 @@ def _packed_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[
                 raise FaceReadError("the pack does not say how large its picture is")
             face = check_face(entry.metadata, (shape[0], shape[1]))
         except FaceReadError as error:
-            refuse(f"{pack.NAME}/{entry.filename}", str(error))
+            refuse(f"{pack.NAME}/{name}", str(error))
         else:
-            yield _Found(entry.filename, entry.offset, entry.size, face)
+            yield _Found(name, entry.offset, entry.size, face)
 
 
 def _counted(reasons: list[str]) -> str:

@@ -197,6 +197,22 @@ def test_a_pack_wins_over_files(tmp_path: Path, face: Make, points: np.ndarray, 
     assert warned == []
 
 
+def test_names_in_packs_of_strangers_are_shown_short_and_printable(
+    tmp_path: Path, face: Make, points: np.ndarray, warned: list[str]
+) -> None:
+    for name in ("\ud800\x1b[2J.jpg", "x" * 70_000):
+        changes = {"filename": name, "source_filename": name, "person_name": name}
+        (tmp_path / "faceset.pak").write_bytes(pack([face()], points, **changes))
+        (sample,) = Faceset.open(tmp_path, warned.append)
+        for shown in (sample.filename, sample.source_filename, sample.person_name):
+            assert shown is not None and shown.isprintable() and len(shown) <= 255
+        (tmp_path / "faceset.pak").write_bytes(pack([face()], points, **changes, landmarks=None))
+        with pytest.raises(FacesetError):
+            Faceset.open(tmp_path, warned.append)
+        line = warned.pop()
+        assert line.isprintable() and len(line) < 400
+
+
 def test_broken_packs_are_errors_with_advice(tmp_path: Path, face: Make, points: np.ndarray, warned: list[str]) -> None:
     whole = pack([face(), face()], points)
     claims = whole[:8] + struct.pack("<Q", 1 << 40) + whole[16:]
