@@ -197,7 +197,7 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
         if trainer.iteration:  # between two iterations the model is sound: keep what was learned
             saver.save(None, trainer.position)
             kept = "The model is saved."
-        emit(Failed(f"No more samples: {error} {kept}"))
+        emit(Failed(f"No more samples: {error}. {kept}"))
         code = EXIT_FAILED
     except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
         emit(Failed(f"{error}\n{traceback.format_exc()}The files of the last save are untouched."))
