@@ -189,7 +189,8 @@ class ModelDir:
                 f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy."
             ) from error
         numeric = (np.ndarray, np.generic)
-        if not isinstance(part, dict) or not all(isinstance(array, numeric) for array in part.values()):
+        named = isinstance(part, dict) and all(isinstance(name, str) and name.isprintable() for name in part)
+        if not named or not all(isinstance(array, numeric) for array in part.values()):
             raise ModelError(
                 f"{path}: is not a table of arrays, so it is not a part of a model. Restore it from a copy."
             )

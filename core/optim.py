@@ -238,6 +238,8 @@ class Optimizer(ABC):
             return "iters:0: expected one whole number, found " + (
                 "nothing" if count is None else f"{tuple(count.shape)} {count.dtype}"
             )
+        if not 0 <= int(count.item()) < 1 << 40:
+            return f"iters:0: expected the number of steps done, found {count.item()}"
         moments = {name: array for name, array in found.items() if name != "iters:0"}
         return "" if self.foreign(moments) else misfit(dict(self._named_moments()), moments)
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "state")
+NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "state")
 PATIENCE = 20.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 from pathlib import Path
@@ -82,3 +83,9 @@ def pickles() -> list[bytes]:
     found += [dumps(thing) for thing in things]
     found += [pickle.dumps(thing, protocol) for thing in things for protocol in range(6)]
     return found
+
+
+@functools.cache
+def smallest_task() -> Any:
+    sizes = {"archi": "df", "resolution": 64, "ae_dims": 32, "e_dims": 16, "d_dims": 16, "d_mask_dims": 16}
+    return SAEHD.build(SAEHD.resolve(sizes, {}))

@@ -6,7 +6,6 @@ can be printed. `check` holds it to that. What a file may cost is measured by wh
 
 from __future__ import annotations
 
-import pickle
 import random
 import sys
 from collections.abc import Callable
@@ -32,18 +31,16 @@ from samplelib.pixels import decode
 from samplelib.process import load as load_face
 from samplelib.process import process
 
-from . import values
-from .honest import (
-    GOLDEN,
-    SAEHD,
-    honest_data,
-    honest_entry,
-    honest_face,
-    honest_meta,
-    jpg,
-    other_size,
-    pak,
-    pickles,
+from .honest import GOLDEN, SAEHD, honest_data, honest_entry, honest_meta, jpg, other_size, pak, smallest_task
+from .makers import (
+    JPGS,
+    PICKLES,
+    make_jpg,
+    make_pack,
+    make_pickle,
+    make_record,
+    make_state,
+    make_weights,
 )  # fmt: skip
 
 SHOWN = 2000  # letters of a message, at most
@@ -252,99 +249,62 @@ def read_part(data: bytes, scratch: Path) -> Any:
     return directory.read_part("encoder")
 
 
+def read_weights(data: bytes, scratch: Path) -> Any:
+    """A part as the network takes it, and as its optimizer does; what was taken can be saved again."""
+    directory = ModelDir(scratch, "x", "SAEHD")
+    directory.part_path("inter").write_bytes(data)
+    part = directory.read_part("inter")
+    task, refused, taken = smallest_task(), None, False
+    for stem in ("inter", "src_dst_opt"):
+        try:
+            for note in task.load_parts({stem: part}):
+                printable(note)
+        except ModelError as error:
+            printable(str(error))
+            refused = error
+        else:
+            dumps(task.parts()[stem])
+            taken = True
+    if not taken and refused is not None:
+        raise refused
+
+
 def read_state(data: bytes, scratch: Path) -> Any:
     directory = ModelDir(scratch, "x", "SAEHD")
     directory.state_path.write_bytes(data)
     directory.read_state()
 
 
-def _pickled(rng: random.Random, honest: Any) -> bytes:
-    """A value, pickled by Python (which shares what is shared), by us or damaged afterwards."""
-    data = pickle.dumps(honest, rng.choice([2, 3, 4, 4, 5]))
-    return values.damage(rng, data) if rng.random() < 0.3 else data
-
-
-def _make_jpg(rng: random.Random) -> bytes:
-    kind = rng.randrange(4)
-    if kind == 0:
-        return values.damage(rng, rng.choice(TARGETS["jpg"].seeds()))
-    if kind == 1:
-        return jpg(values.stream(rng))
-    return jpg(_pickled(rng, values.record(rng, honest_face())))
-
-
-def _make_pack(rng: random.Random) -> bytes:
-    pictures = [jpg(None)] * rng.choice([1, 2, 3])
-    kind = rng.randrange(4)
-    if kind == 0:
-        return values.damage(rng, pak(dumps([honest_entry(i) for i in range(len(pictures))]), pictures))
-    if kind == 1:
-        return pak(values.stream(rng), pictures)
-    entries: list[Any] = [values.record(rng, honest_entry(i)) for i in range(len(pictures))]
-    if rng.random() < 0.2:
-        entries[0] = values.value(rng)
-    if rng.random() < 0.1:
-        entries, pictures = entries[:1] * 200, pictures[:1] * 200
-    data = pak(_pickled(rng, entries), pictures)
-    return values.damage(rng, data) if rng.random() < 0.2 else data
-
-
-def _make_record(honest: Callable[[], dict[str, Any]], keys: list[str]) -> Callable[[random.Random], bytes]:
-    def make(rng: random.Random) -> bytes:
-        kind = rng.randrange(4)
-        if kind == 0:
-            return values.damage(rng, dumps(honest()))
-        if kind == 1:
-            return values.stream(rng)
-        changed = values.record(rng, honest())
-        options = changed.get("options") if isinstance(changed, dict) else None
-        for _ in range(rng.randrange(3) if isinstance(changed, dict) else 0):
-            inside = options if isinstance(options, dict) and rng.random() < 0.6 else changed
-            inside[rng.choice(keys)] = values.value(rng)
-        return _pickled(rng, changed)
-
-    return make
-
-
-def _make_state(rng: random.Random) -> bytes:
-    number = rng.choice(["-1", "1e9", "9" * 5000, "NaN", "true", "[" * 900, '"\\ud800"', "{}", "null"])
-    text = b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'
-    return values.damage(rng, text.replace(rng.choice([b"1", b"5", b"7"]), number.encode()))
-
-
-def _make_pickle(rng: random.Random) -> bytes:
-    return values.stream(rng) if rng.random() < 0.5 else values.damage(rng, rng.choice(_PICKLES), rng.choice(_PICKLES))
-
-
-_PICKLES = pickles()
 _OPTION_KEYS = [*(row.key for row in SAEHD.rows), "random_flip", "unknown", "a\x1b[2J"]
-_FACE = honest_face()
 _PACK_ERRORS = (FacesetError, FaceReadError)
 TARGETS = {
-    "pickle": Target(read_pickle, (DflFileError,), lambda: _PICKLES, _make_pickle),
+    "pickle": Target(read_pickle, (DflFileError,), lambda: PICKLES, make_pickle),
     "jpg": Target(
         read_jpg, (DflJpgError, *_PACK_ERRORS),
-        lambda: [jpg(dumps(_FACE)), jpg(dumps(_FACE), progressive=True), jpg(None)], _make_jpg,
+        lambda: JPGS, make_jpg,
     ),
     "pack": Target(
-        read_pack, _PACK_ERRORS, lambda: [pak(dumps([honest_entry(0), honest_entry(1)]), [jpg(None)] * 2)], _make_pack
+        read_pack, _PACK_ERRORS, lambda: [pak(dumps([honest_entry(0), honest_entry(1)]), [jpg(None)] * 2)], make_pack
     ),
     "meta": Target(
-        read_meta, (FacesetError,), lambda: [dumps(honest_meta())], _make_record(honest_meta, list(honest_meta()))
+        read_meta, (FacesetError,), lambda: [dumps(honest_meta())], make_record(honest_meta, list(honest_meta()))
     ),
     "options": Target(
         read_options, (OptionError, ModelError), lambda: [dumps(honest_data()["options"])],
-        _make_record(lambda: honest_data()["options"], _OPTION_KEYS),
+        make_record(lambda: honest_data()["options"], _OPTION_KEYS),
     ),
     "model": Target(
-        read_model, (OptionError, ModelError), lambda: [dumps(honest_data())], _make_record(honest_data, _OPTION_KEYS)
+        read_model, (OptionError, ModelError), lambda: [dumps(honest_data())], make_record(honest_data, _OPTION_KEYS)
     ),
     "part": Target(
         read_part, (ModelError,), lambda: [path.read_bytes() for path in sorted(GOLDEN.glob("ops/*.npy"))[-2:]],
-        _make_record(lambda: {"a/weight:0": np.ones((2, 3), np.float32), "iters:0": np.array(5)}, ["x", "a/weight:0"]),
+        make_record(lambda: {"a/weight:0": np.ones((2, 3), np.float32), "iters:0": np.array(5)}, ["x", "a/weight:0"]),
+    ),
+    "weights": Target(
+        read_weights, (ModelError,), lambda: [dumps({"iters:0": np.array(5), "acc_x": np.ones(2)})], make_weights
     ),
     "state": Target(
-        read_state, (ModelError,), lambda: [b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'], _make_state
+        read_state, (ModelError,), lambda: [b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'], make_state
     ),
 }  # fmt: skip
 
