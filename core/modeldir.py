@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -140,11 +141,11 @@ class ModelData:
         widths = [len(row) for row in rows]
         if len(widths) * max(widths, default=0) > 4 * sum(widths) + 4096:
             raise ValueError("its losses are no table")  # one long row among short ones would fill the memory
+        kinds = set(map(type, chain.from_iterable(rows)))
+        if not all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds):
+            raise ValueError("its losses are no numbers")
         history = LossHistory(rows)
-        try:
-            history.array()
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("its losses are no numbers") from None
+        history.array()  # raises for a number that no float can be
         return cls(
             iter=int(iteration),
             options=dict(options) if iteration and options else {},
