@@ -113,10 +113,17 @@ class ModelData:
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary DFL pickles, in DFL's order of keys."""
+        return self._record(self.loss_history.rows())
+
+    def chunks(self) -> Iterable[bytes | memoryview]:
+        """The pickle of `to_dict()`, made without holding up other threads."""
+        return dflfile.chunks(self._record(dflfile.Rows(self.loss_history.array())))
+
+    def _record(self, history: Any) -> dict[str, Any]:
         return {
             "iter": int(self.iter),
             "options": dict(self.options),
-            "loss_history": self.loss_history.rows(),
+            "loss_history": history,
             "sample_for_preview": self.sample_for_preview,
             "choosed_gpu_indexes": None,
             **self.unknown,
@@ -248,7 +255,7 @@ class ModelDir:
         contents: dict[str, Iterable[bytes | memoryview]] = {
             f"{stem}.npy": dflfile.chunks(part) for stem, part in parts.items()
         }
-        contents["data.dat"] = dflfile.chunks(data.to_dict())
+        contents["data.dat"] = data.chunks()
         text = summary(self.full_name, data.iter, data.options, values.forced(), device)
         contents["summary.txt"] = [text.encode()]
         if state is not None:

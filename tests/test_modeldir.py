@@ -166,6 +166,15 @@ def test_loss_history_takes_tensors_lazily_and_survives_ragged_rows() -> None:
     assert len(twin) == 3 and len(history.rows()) == 4
 
 
+@pytest.mark.parametrize("rows", [[], [[]], [[1.0]], [[1.0, 2.0]] * 3, [[0.5, -2.0]] * 40000, [[1.0], [2.0, 3.0, 4.0]]])
+def test_long_histories_are_written_in_pieces_and_to_the_same_bytes(rows: list[list[float]]) -> None:
+    data = ModelData(3, {"resolution": 64}, LossHistory(rows))
+    whole = dflfile.dumps(data.to_dict())
+    pieces = list(data.chunks())
+    assert b"".join(pieces) == whole and all(len(piece) < 1 << 20 for piece in pieces)
+    assert np.array_equal(dflfile.load(whole)["loss_history"], data.loss_history.rows(), equal_nan=True)
+
+
 def test_summary_matches_dfls_layout(shared: Path) -> None:
     genuine = ModelDir(shared / "golden" / "genuine_saehd_df", "saehd-df-64-rmsprop", "SAEHD")
     stored = genuine.read_data()
