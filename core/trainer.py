@@ -157,6 +157,8 @@ class Trainer:
         if command.name == "save":
             self._save()
         elif command.name == "backup":
+            if self.iteration > self._saved_iteration:
+                self._save()
             self.saver.backup()
         elif command.name == "preview":
             if fresh:

@@ -13,6 +13,9 @@ from screen import Screen, virtual_screen
 from tests_support import ROOT
 from training import command, run
 
+# Nets as small as the tests' run faster on one thread, and alike on every machine. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

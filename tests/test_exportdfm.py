@@ -6,7 +6,7 @@ import importlib.util
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxrun
     pytest.skip('needs onnx and onnxruntime: pip install -e ".[dfm]"', allow_module_level=True)
 
 import onnx
-import torch
 
 from core import dflfile
 from main import main
@@ -25,14 +24,6 @@ from mainscripts import exportdfm
 from models import dfm
 
 DFM = "new_SAEHD_model.dfm"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def words(folder: Path, *more: str) -> list[str]:

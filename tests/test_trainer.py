@@ -150,7 +150,7 @@ def test_the_position_saved_counts_batches_trained_on_not_those_previewed() -> N
     run.trainer._wait_command = lambda: Command(next(asked))  # type: ignore[arg-type, method-assign]
     run.trainer.run()
     assert run.task.seen == [12, 13, 14] and run.saver.positions == [13, 15, 15]
-    run = Run(Cadence(), position=4)
+    run = Run(Cadence(), iteration=1, position=4)
     run.commands.put(Command("save"))
     run.commands.put(Command("stop"))
     run.trainer.run()
@@ -236,3 +236,11 @@ def test_a_failed_save_warns_and_the_next_one_heals(tmp_path: Any) -> None:
     assert saver.close() is False
     assert any(isinstance(event, Warned) and "training goes on" in event.text for event in events)
     assert not any(isinstance(event, Saved) for event in events)
+
+
+def test_a_backup_is_of_what_is_trained_now() -> None:
+    run = Run(Cadence(target=5, exit_at_target=True))
+    run.at(3, "backup")
+    run.trainer.run()
+    assert [call if call == "backup" else "save" for call in run.saver.calls] == ["save", "save", "backup", "save"]
+    assert run.saver.positions == [1, 3, 5]
