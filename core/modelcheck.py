@@ -1,0 +1,167 @@
+"""What is wrong with a model, and a backup put back in its place. Nothing here needs the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import dflfile
+from core.backups import BackupRules
+from core.manifest import ENDING, Manifest
+from core.modeldir import DATA_LIMIT, ModelData, ModelDir, ModelError
+from core.savejournal import WEIGHTY, describe
+
+
+@dataclass
+class Check:
+    """One file. state: ok, changed (by another program since the last save here), missing, damaged (other bytes than
+    were written), unreadable or not finite; told: what that means."""
+
+    name: str
+    state: str = "ok"
+    told: str = ""
+
+
+@dataclass
+class Report:
+    """A model, checked. problems: what makes it unfit; notes: what is worth knowing."""
+
+    iteration: int | None = None
+    files: list[Check] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(directory: ModelDir, tries: int = 3) -> Report:
+    """Reads every file of a model and changes none. One that a trainer replaces meanwhile is read anew."""
+    for _ in range(tries):
+        before = _stamps(directory)
+        report = _verify(directory)
+        if _stamps(directory) == before:
+            return report
+    report.notes.append("The model was saved while it was read: verify it again when training pauses.")
+    return report
+
+
+def _stamps(directory: ModelDir) -> list[tuple[str, int, int]]:
+    found = []
+    for path in directory.files():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        found.append((path.name, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _verify(directory: ModelDir) -> Report:
+    report = Report()
+    journal = directory.journal
+    plan = journal.plan()
+    if plan.action == "stuck":
+        report.problems.append(describe(plan, journal.journal_path.name))
+    elif plan.action != "nothing":
+        report.notes.append(f"{describe(plan, journal.journal_path.name)} That happens at the next start of training.")
+    try:
+        report.iteration = directory.read_data().iter
+    except ModelError as error:
+        report.problems.append(str(error).splitlines()[0])
+        if not directory.files():
+            return report
+    manifest = None if plan.action != "nothing" else journal.manifest()
+    known = manifest.files if manifest else {}
+    changed = journal.changed()
+    for ending in sorted({*endings(directory), *known}):
+        check = _check(directory, ending, manifest, changed)
+        report.files.append(check)
+        if check.state not in ("ok", "changed"):
+            report.problems.append(f"{check.name}: {check.told}")
+    if changed:
+        names = ", ".join(directory.path(ending).name for ending in changed)
+        report.notes.append(f"{names}: written by another program since the last save here.")
+    return report
+
+
+def _check(directory: ModelDir, ending: str, manifest: Manifest | None, changed: list[str]) -> Check:
+    path = directory.journal.source(ending)
+    check = Check(directory.path(ending).name)
+    entry = manifest.files.get(ending) if manifest else None
+    try:
+        if entry is not None and ending not in changed:
+            same = path.stat().st_size == entry.size and directory.disk.checksum(path) == entry.crc32
+            if not same and ending.endswith(WEIGHTY):
+                check.state, check.told = "damaged", "its bytes are not those that were saved"
+        if ending.endswith(WEIGHTY):
+            bad = _not_finite(dflfile.load(path, max_bytes=DATA_LIMIT if ending == "data.dat" else dflfile.MAX_BYTES))
+            if bad:
+                check.state, check.told = "not finite", f"NaN or infinite numbers in {', '.join(bad)}"
+    except FileNotFoundError:
+        check.state, check.told = "missing", "was saved with the model and is gone"
+    except dflfile.DflFileError as error:
+        check.state, check.told = "unreadable", error.reason
+    except OSError as error:
+        check.state, check.told = "unreadable", error.strerror or str(error)
+    if check.state == "ok" and ending in changed:
+        check.state, check.told = "changed", "written by another program since the last save here"
+    elif check.state == "ok" and entry is not None and manifest and entry.iteration != manifest.iteration:
+        check.told = f"of iteration {entry.iteration:,}: later saves did not need it"
+    return check
+
+
+def _not_finite(content: Any) -> list[str]:
+    """Names of the arrays in a part that hold NaN or infinite numbers; three at most. A record (data.dat) is not looked
+    into: a loss that was not finite is history."""
+    if not isinstance(content, dict) or "loss_history" in content:
+        return []
+    arrays = ((str(name), np.asarray(array)) for name, array in content.items())
+    bad = [name for name, array in arrays if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    return bad[:3] + ([f"{len(bad) - 3} more"] if len(bad) > 3 else [])
+
+
+def restore(
+    directory: ModelDir, folder: Path, prefix: str, now: Callable[[], datetime] = datetime.now
+) -> tuple[int, Path | None]:
+    """Puts the files of a backup in the place of the present ones, all or none. These are backed up first, whatever
+    their state. The model is to be locked. prefix: the model's name in the backup. Returns the iteration restored and
+    the folder of what was there. Raises ModelError for a backup that is not sound, OSError."""
+    backup = ModelDir(folder, prefix, directory.class_name, directory.disk)
+    data = _sound(backup)
+    kept = _set_aside(directory, now())
+    contents = {ending: directory.disk.blocks(backup.path(ending)) for ending in endings(backup)}
+    gone = sorted(set(endings(directory)) - set(contents))
+    directory.journal.save(contents, data.iter, data.loss_history.recent(), removed=gone)
+    return data.iter, kept
+
+
+def endings(directory: ModelDir) -> list[str]:
+    """The model's files by what follows its name; not copies and notes that somebody put beside them."""
+    start = len(directory.full_name) + 1
+    return [path.name[start:] for path in directory.files() if ENDING.fullmatch(path.name[start:])]
+
+
+def _sound(backup: ModelDir) -> ModelData:
+    """The backup's record, once every file of it was read."""
+    report = verify(backup, tries=1)
+    changed = [f"{check.name}: {check.told}" for check in report.files if check.state == "changed"]
+    if problems := report.problems + changed:
+        raise ModelError(f"{backup.folder} is not sound, nothing is restored: {problems[0]}.")
+    return backup.read_data()
+
+
+def _set_aside(directory: ModelDir, now: datetime) -> Path | None:
+    files, data = [], None
+    try:
+        directory.recover()
+        data = directory.read_data()
+    except ModelError:  # broken: its remains are kept as they are, with what an interrupted save left
+        remains = tuple(directory.path(f"facesmith_{kind}").name for kind in ("new_", "old_", "journal"))
+        files = [path for path in sorted(directory.folder.iterdir()) if path.name.startswith(remains)]
+    files = [*directory.files(), *files]
+    if not files:
+        return None
+    return directory.keep(files, BackupRules(max_count=0), now, data)
