@@ -14,6 +14,7 @@ from collections.abc import Sequence
 VERBS = {
     ("train",): ("mainscripts.train", "train a model on two facesets"),
     ("exportdfm",): ("mainscripts.exportdfm", "export a saved model as a .dfm for DeepFaceLive"),
+    ("model",): ("mainscripts.model", "list, verify, back up or restore saved models"),
     ("util",): ("mainscripts.util", "pack, unpack, save or restore the face data of a folder of faces"),
     ("demo-faces",): ("mainscripts.demo_faces", "draw a faceset of a made-up person"),
     ("options",): ("mainscripts.options", "print every option of the models as a table"),

@@ -98,7 +98,7 @@ def make(
         folder = _make_room(root, rules, disk) if rules.naming == "numbers" else _stamped(root, now)
         disk.replace(partial, folder)
         disk.sync_folder(root)
-    except BaseException:
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return folder

@@ -92,7 +92,8 @@ class BrokenDisk(Disk):
     def replace(self, source: Path, target: Path) -> None:
         self._step("replace")
         super().replace(source, target)
-        self._rename(source.name, target.name, self.files[source.name])
+        if source.name in self.files:  # not a folder
+            self._rename(source.name, target.name, self.files[source.name])
 
     def link(self, source: Path, target: Path) -> None:
         self._step("link")
