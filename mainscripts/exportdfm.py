@@ -131,13 +131,16 @@ def _stamps(directory: ModelDir) -> dict[str, tuple[int, int]]:
 
 
 def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask:
+    from models.sizes import check_sizes
     from models.swap import SwapTask
 
     data = directory.read_data()
     if not data.iter:
         raise ModelError(f"{directory.full_name} has no trained weights yet (iteration 0): train it first.")
     try:
-        task = spec.build(spec.resolve({}, data.options), training=False)
+        values = spec.resolve({}, data.options)
+        check_sizes(spec, values, directory)
+        task = spec.build(values, training=False)
     except (ValueError, RuntimeError, MemoryError) as error:
         reason = (str(error) or "not enough memory").splitlines()[0]
         raise ModelError(f"{directory.data_path.name}: no network can be built of it: {reason}") from error

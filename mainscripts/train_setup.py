@@ -21,6 +21,7 @@ from core.runstate import RunState
 from core.values import parse_sets
 from mainscripts.train_faces import Folders, choose_faces
 from models import MODELS, ModelSpec, Task
+from models.sizes import check_sizes
 from models.spec import upgrade
 from samplelib.faceset import Faceset
 
@@ -171,6 +172,8 @@ def prepare(
 def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, say: Say) -> Task:
     """The network, with the stored weights of an existing model. A missing part is asked about, never silently new."""
     say("Initializing models...")
+    if setup.data is not None:
+        check_sizes(setup.spec, setup.values, setup.directory, reinit)
     task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
     wanted = list(reinit)
     parts = (*task.network_parts, *task.optional_parts)

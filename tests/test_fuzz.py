@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import training
 from fuzz import honest, readers, values
 from fuzz.__main__ import ROOT
 from fuzz.child import GROWTH, scratch_root
@@ -32,7 +33,8 @@ from core.dflfile import DflFileError, dumps, load
 from core.options import OptionError, Values
 from facelib.constants import MEAN_2D
 from facelib.dfljpg import CutOffError, DflJpgError, read_header, read_metadata
-from models import MODELS
+from main import main
+from models import MODELS, ModelSpec
 from samplelib.facedata import FaceReadError, check_face
 from samplelib.faceset import Faceset, FacesetError, decode_mask, read_face
 
@@ -337,3 +339,25 @@ def test_recorded_bad_files_cost_little(shared: Path, capfd: pytest.CaptureFixtu
     assert not {name for name in set(sys.modules) - modules if not name.startswith("encodings.")}
     assert not [path for path in Path(tempfile.gettempdir()).iterdir() if "pwned_by_pickle" in path.name]
     assert capfd.readouterr().out == ""
+
+
+def test_a_record_that_asks_for_a_monster(
+    faces: Path, copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Believed, these options would take terabytes before anybody looks at the parts."""
+    path = copy / "new_SAEHD_data.dat"
+    record = load(path)
+    huge = {"resolution": 10240, "ae_dims": 16384, "e_dims": 4096, "d_dims": 4096, "d_mask_dims": 4096}
+    path.write_bytes(dumps({**record, "options": {**record["options"], **huge}}))
+    build = ModelSpec.build
+    monkeypatch.setattr(
+        ModelSpec,
+        "build",
+        lambda self, *given, device="cpu", **more: (
+            build(self, *given, device=device, **more) if device == "meta" else pytest.fail("memory was taken")
+        ),
+    )
+    for words in (training.command(faces, copy, "--no-preview", small=False)[2:], ["exportdfm", "--model", "SAEHD"]):
+        words += ["--model-dir", str(copy)] if words[0] == "exportdfm" else []
+        assert main(words) == 1
+        assert "they are of different models, or damaged" in capsys.readouterr().err
