@@ -54,6 +54,8 @@ def load(
     every byte. Raises DflFileError; OSError if a file cannot be opened.
     """
     if isinstance(source, Path):
+        if source.exists() and not (source.is_file() or source.is_dir()):  # opening a pipe may wait for ever
+            raise DflFileError(f"{source}: no ordinary file. Use an undamaged, genuine one.", "no ordinary file")
         with source.open("rb") as file:
             return _load(file, b"", os.fstat(file.fileno()).st_size, str(source), max_bytes, max_nodes, extra_globals)
     return _load(None, source, len(source), name or "pickled data", max_bytes, max_nodes, extra_globals)

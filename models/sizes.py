@@ -32,5 +32,6 @@ def check_sizes(spec: ModelSpec, values: Values, directory: ModelDir, fresh: Col
     if wanted > 4 * size + ROOM:
         raise PartError(
             f"{directory.data_path.name} describes a network of {wanted / 1e6:,.0f} MB, its parts have "
-            f"{size / 1e6:,.1f} MB: they are of different models, or damaged. Put the right ones together, or restore a backup."
+            f"{size / 1e6:,.1f} MB: they are of different models, or damaged. Put the right ones "
+            "together, or restore a backup."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import pickletools
 import struct
@@ -190,6 +191,15 @@ def test_a_thousand_damaged_files_only_ever_raise_our_error() -> None:
             damaged[at] = rng.integers(0, 256)
         with contextlib.suppress(DflFileError):
             load(bytes(damaged[: rng.integers(1, len(data) + 1)] if rng.random() < 0.3 else damaged))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_does_not_hold_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.dat")
+    with pytest.raises(DflFileError, match="no ordinary file"):
+        load(tmp_path / "pipe.dat")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "absent.dat")
 
 
 def test_a_memo_index_of_two_billion_costs_nothing() -> None:
