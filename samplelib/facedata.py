@@ -84,8 +84,8 @@ def _face_type(value: Any) -> str:
     raise FaceReadError(f"face_type {shown(value, 42)} is unknown; known: {', '.join(FACE_TYPES)}")
 
 
-def _points(value: Any, what: str) -> Array:
-    """(n, 2) float64 of any list or array of finite numbers."""
+def points_of(value: Any, what: str, columns: int = 2) -> Array:
+    """(n, columns) float64 of any list or array of finite numbers. Raises FaceReadError, calling them `what`."""
     try:
         # numpy makes texts as long as the longest of all: one long text among numbers would take gigabytes.
         if not isinstance(value, np.ndarray) and not _NUMBERS.issuperset(map(type, chain.from_iterable(value))):
@@ -93,7 +93,7 @@ def _points(value: Any, what: str) -> Array:
         points = np.array(value)
     except (ValueError, TypeError):
         raise FaceReadError(f"its {what} are no list of points") from None
-    if points.dtype.kind not in "fiu" or points.ndim != 2 or points.shape[1] != 2:
+    if points.dtype.kind not in "fiu" or points.ndim != 2 or points.shape[1] != columns:
         raise FaceReadError(f"its {what} are no list of points")
     if not np.isfinite(points).all():
         raise FaceReadError(f"its {what} are not all finite numbers")
@@ -103,7 +103,7 @@ def _points(value: Any, what: str) -> Array:
 def _landmarks(value: Any, side: int) -> Array:
     if value is None:
         raise FaceReadError("its face data have no landmarks")
-    points = _points(value, "landmarks")
+    points = points_of(value, "landmarks")
     if len(points) != 68:
         raise FaceReadError(f"it has {len(points)} landmarks, 68 are needed")
     low, high = points.min(), points.max()
@@ -154,7 +154,7 @@ def _polygons(value: Any, side: int) -> Polygons:
         empty = points.size == 0 if isinstance(points, np.ndarray) else isinstance(points, (list, tuple)) and not points
         if points is None or empty:
             continue
-        corners = _points(points, "seg_ie_polys")
+        corners = points_of(points, "seg_ie_polys")
         if np.abs(corners).max() > 100 * side:
             raise FaceReadError("its seg_ie_polys lie far outside the picture")
         found.append((int(kind), corners.astype(np.float32)))

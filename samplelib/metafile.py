@@ -18,7 +18,7 @@ from core.dflfile import DflFileError, dumps, joined, load, write_bytes
 from core.disk import Disk
 from core.shown import printable
 from facelib.dfljpg import DflJpgError, embed, parse_metadata, read_header
-from samplelib.facedata import MAX_SIDE, MIN_SIDE
+from samplelib.facedata import MAX_SIDE, MIN_SIDE, points_of
 from samplelib.faceset import JPEG, MAX_FILE, META, PICTURES, FacesetError
 
 Progress = Callable[[int, int], None]
@@ -77,7 +77,7 @@ def read_saved(path: Path, warn: Warn) -> Saved:
     """The content of a meta.dat; `warn` gets a line for each entry that is none. Raises FacesetError, OSError."""
     size = path.stat().st_size
     try:
-        saved = load(path, max_bytes=_MAX_BYTES, max_nodes=max(1_000_000, size // 8))
+        saved = load(path, max_bytes=_MAX_BYTES, max_nodes=max(1_000_000, size // 4))
     except DflFileError as error:
         raise FacesetError(f"{path}: {error.reason}. Move it away, or put a copy in its place.") from None
     if not isinstance(saved, dict):
@@ -136,11 +136,12 @@ def scaled(metadata: Mapping[str, Any], x: float, y: float) -> dict[str, Any]:
 
     Raises DflJpgError if there is something in its place that cannot be scaled.
     """
+    changed = dict(metadata)
     try:
-        changed = dict(metadata)
         for key in ("landmarks", "seg_ie_polys", "image_to_face_mat"):
             if changed.get(key) is not None:
-                changed[key] = _scale[key](changed[key], np.array([x, y]))
+                with np.errstate(over="ignore"):
+                    changed[key] = _scale[key](changed[key], np.array([x, y]))
     except (TypeError, ValueError, KeyError, OverflowError):
         raise DflJpgError(f"its size was changed, and its saved {key} are unreadable") from None
     return changed
@@ -148,23 +149,22 @@ def scaled(metadata: Mapping[str, Any], x: float, y: float) -> dict[str, Any]:
 
 def _like(new: np.ndarray[Any, Any], old: Any) -> Any:
     """The numbers in the type of what they replace."""
+    if not (np.abs(new) < 1e9).all():
+        raise ValueError
     if isinstance(old, np.ndarray):
         return new.astype(old.dtype) if old.dtype.kind == "f" else new
     return new.tolist()
 
 
 def _points(points: Any, factors: np.ndarray[Any, Any]) -> Any:
-    numbers = np.asarray(points, np.float64)
-    if numbers.ndim != 2 or numbers.shape[1] != 2:
-        raise ValueError
-    return _like(numbers * factors, points)
+    return _like(points_of(points, "points") * factors, points)
 
 
 def _matrix(matrix: Any, factors: np.ndarray[Any, Any]) -> Any:
-    numbers = np.asarray(matrix, np.float64)
-    if numbers.shape != (2, 3):
+    rows = points_of(matrix, "rows", 3)
+    if len(rows) != 2:
         raise ValueError
-    return _like(numbers * factors[:, None], matrix)
+    return _like(rows * factors[:, None], matrix)
 
 
 def _polygons(polygons: Any, factors: np.ndarray[Any, Any]) -> Any:

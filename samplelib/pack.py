@@ -82,7 +82,7 @@ def read_entries(path: Path) -> tuple[list[Entry], bool]:
             faces = load(
                 raw,
                 max_bytes=_MAX_CONFIG,
-                max_nodes=max(1_000_000, length // 8),
+                max_nodes=max(1_000_000, length // 4),  # a face has 216 in some 1,590 bytes
                 extra_globals=_ENUMS,
             )
         except DflFileError as error:

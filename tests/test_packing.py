@@ -16,12 +16,13 @@ import pytest
 from broken_disk import BrokenDisk, StopHere
 from sample_faces import make_folder
 
-from core.dflfile import DflFileError, Member, dumps
+from core.dflfile import DflFileError, Member, dumps, joined
 from core.disk import DISK, Disk
 from facelib.dfljpg import parse_metadata, read_header
 from samplelib import pack
 from samplelib.facedata import check_face
 from samplelib.faceset import Faceset, FacesetError, read_bytes
+from samplelib.metafile import read_saved
 from samplelib.packing import delete_originals, pack_folder, unpack_folder
 
 
@@ -323,6 +324,24 @@ def test_recorded_bad_packs_write_nothing_outside(shared: Path, tmp_path: Path, 
             assert (folder / "faceset.pak").exists() == bool(problems)
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     assert all(path.is_dir() for path in (tmp_path / "deep").iterdir())
+
+
+def test_large_facesets_are_no_attack(tmp_path: Path, warned: list[str]) -> None:
+    """Landmarks are many values in few bytes: packs of more than 4,600 faces were refused once."""
+    make_folder(tmp_path, 1, size=64)
+    raw = (tmp_path / "00000.jpg").read_bytes()
+    header = read_header(raw)
+    metadata = parse_metadata(header.metadata)
+    face = check_face(metadata, (64, 64))
+    entries = [pack.entry(f"{number}.jpg", header, metadata, face, None) for number in range(6000)]
+    (tmp_path / "faceset.pak").write_bytes(pack.head(entries, [8] * 6000) + bytes(8 * 6000))
+    assert len(pack.read_pack(tmp_path / "faceset.pak")) == 6000
+    config = pickle.dumps([{"n": number, **metadata, "shape": (64, 64, 3)} for number in range(3)], 4)
+    assert len(config) // 3 // 4 > 216  # what DFL's own pickles of a face leave
+    (tmp_path / "meta.dat").write_bytes(
+        joined([dumps({f"{number}.jpg": ((64, 64, 3), metadata)}) for number in range(3000)])
+    )
+    assert len(read_saved(tmp_path / "meta.dat", warned.append)) == 3000 and warned == []
 
 
 def test_only_dfls_enumerations_are_written() -> None:
