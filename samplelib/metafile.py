@@ -7,7 +7,7 @@ are brought to its new size (DFL shrinks the picture back and encodes it once mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,17 +110,19 @@ def restore_metadata(folder: Path, warn: Warn, disk: Disk, progress: Progress = 
 
     saved = read_saved(path, problem)
     pictures = _jpegs(folder)
-    left = set(saved)
+    left, stems = set(saved), _stems(saved)
     for number, picture in enumerate(pictures):
         progress(number, len(pictures))
-        name = _name_in(saved, picture.name)
+        alike = stems.get(picture.stem.casefold(), [])
+        name = picture.name if picture.name in saved else alike[0] if len(alike) == 1 else None
         try:
             if _restore(picture, saved[name] if name is not None else None, result) and name is not None:
                 left.discard(name)
         except (DflJpgError, DflFileError) as error:
             problem(f"{printable(picture.name)}: {error}")
+    missing = _stems(left)
     for other in sorted(folder.iterdir()):
-        if other.suffix.lower() in PICTURES - JPEG and any(Path(name).stem == other.stem for name in left):
+        if other.suffix.lower() in PICTURES - JPEG and other.stem.casefold() in missing:
             problem(f"{printable(other.name)}: face data can only lie in a JPG; save it as {other.stem}.jpg")
     progress(len(pictures), len(pictures))
     result.kept = bool(left or result.problems)
@@ -197,13 +199,14 @@ def _is_entry(entry: Any) -> bool:
     return whole and all(MIN_SIDE <= n <= MAX_SIDE for n in shape[:2])
 
 
-def _name_in(saved: Saved, name: str) -> str | None:
-    """The name under which a picture was saved: programs like to change the case, or .jpg to .jpeg."""
-    if name in saved:
-        return name
-    stem = Path(name).stem.casefold()
-    alike = [known for known in saved if Path(known).stem.casefold() == stem and Path(known).suffix.lower() in JPEG]
-    return alike[0] if len(alike) == 1 else None
+def _stems(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of JPGs by what programs leave of them: they like to change the case, or .jpg to .jpeg."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path = Path(name)
+        if path.suffix.lower() in JPEG and path.name == name:
+            found.setdefault(path.stem.casefold(), []).append(name)
+    return found
 
 
 def _restore(picture: Path, saved: tuple[tuple[int, ...], dict[str, Any]] | None, result: Restored) -> bool:
