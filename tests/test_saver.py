@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from broken_disk import BrokenDisk
 from saved_model import STEMS, VALUES, iterations, model, save, the_iteration
+from training import command
 
+from core import dflfile
 from core.backups import BackupRules
 from core.disk import Disk
 from core.events import BackedUp, Event, Saved, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
 from core.saver import BackgroundSaver, remedy
+from main import main
 
 
 class Task:
@@ -185,3 +188,27 @@ def test_what_was_there_before_the_start_is_no_surprise(make: Make, tmp_path: Pa
 
 def test_other_errors_have_no_remedy(tmp_path: Path) -> None:
     assert remedy(None, tmp_path) == remedy(errno.EBUSY, tmp_path) == ""
+
+
+def test_trained_on_by_another_program_and_resumed(faces: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stand-in for DFL writes over every file of its own, as a training of 100 iterations would."""
+    directory = ModelDir(copy, "new", "SAEHD")
+    for path in directory.files():
+        if path.suffix == ".npy":
+            part = dflfile.load(path)
+            path.write_bytes(dflfile.dumps({name: array * array.dtype.type(2) for name, array in part.items()}))
+    record = dflfile.load(directory.data_path)
+    directory.data_path.write_bytes(dflfile.dumps({**record, "iter": 103}))
+    directory.summary_path.write_text("written by DFL")
+    theirs = directory.read_part("encoder")
+    words = command(
+        faces, copy, "--no-preview", "--exit-at-target", "--workers", "0", "--target-iter", "104", small=False
+    )
+    assert main(words[2:]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "another program" in line or "_facesmith_" in line]
+    assert len(said) == 1 and "new_SAEHD_encoder.npy" in said[0] and "other samples" in said[0]
+    ours, state = directory.read_part("encoder"), directory.read_state()
+    assert ours is not None and theirs is not None and state is not None
+    assert directory.read_data().iter == state.iteration == state.position == 104
+    assert all(np.allclose(ours[name], theirs[name], atol=1e-3) for name in theirs)
+    assert directory.recover() == [] and directory.backups() == []
