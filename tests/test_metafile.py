@@ -224,7 +224,8 @@ def test_meta_dat_of_strangers(aligned: Path, warned: list[str]) -> None:
                 work()
         assert path.read_bytes() == data
     good = ((64, 64, 3), {"landmarks": [[1.0, 2.0]] * 68})
-    entries = {"00000.jpg": ((0, 64, 3), {}), "00001.jpg": 5, "../00000.JPG": good, 7: good, "00002.jpg": ((64, 64), [])}
+    bad = {"00000.jpg": ((0, 64, 3), {}), "00001.jpg": 5, 7: good, "00002.jpg": ((64, 64), [])}
+    entries = {**bad, "../00000.JPG": good, "../x.jpg": good}
     path.write_bytes(dumps(entries))
     found = restored(aligned, warned)
     assert (found["problems"], found["kept"]) == (4, True) and all("unreadable" in line for line in warned)
