@@ -68,7 +68,13 @@ class BackgroundSaver:
         """position: batches trained on so far."""
         data = self._task.data.copy()
         self._emit(Saving(data.iter))
-        job = _Save(self._task.parts(), data, losses, RunState(data.iter, self._seed, position))
+        try:
+            parts = self._task.parts()
+        except MemoryError:
+            self._saved_ok = False
+            self._emit(Warned("Not enough memory to save. Close other programs; training goes on and tries again."))
+            return
+        job = _Save(parts, data, losses, RunState(data.iter, self._seed, position))
         with self._turn:
             places = [place for place, other in enumerate(self._waiting) if isinstance(other, _Save)]
             if places:  # a backup that waits behind it stays behind

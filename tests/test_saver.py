@@ -186,6 +186,21 @@ def test_what_was_there_before_the_start_is_no_surprise(make: Make, tmp_path: Pa
     assert saver.close() is True and of(events, Warned) == [] and the_iteration(model(tmp_path)) == 10
 
 
+def test_too_little_memory_for_a_snapshot_is_a_warning(make: Make, tmp_path: Path) -> None:
+    task, saver, events = make(model(tmp_path))
+    task.advance(1)
+
+    def parts() -> dict[str, Part]:
+        raise MemoryError
+
+    task.parts, good = parts, task.parts  # type: ignore[method-assign]
+    saver.save(None, 1)
+    assert "Not enough memory to save" in of(events, Warned)[0].text
+    task.parts = good  # type: ignore[method-assign]
+    saver.save(None, 1)
+    assert saver.close() is True and the_iteration(model(tmp_path)) == 1
+
+
 def test_other_errors_have_no_remedy(tmp_path: Path) -> None:
     assert remedy(None, tmp_path) == remedy(errno.EBUSY, tmp_path) == ""
 
