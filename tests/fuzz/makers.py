@@ -15,6 +15,7 @@ from . import values
 from .honest import honest_entry, honest_face, jpg, pak, pickles, smallest_task
 
 PICKLES = pickles()
+WEIGHTS = smallest_task().parts()["inter"]
 JPGS = [jpg(dumps(honest_face())), jpg(dumps(honest_face()), progressive=True), jpg(None)]
 
 
@@ -77,12 +78,12 @@ def make_pickle(rng: random.Random) -> bytes:
 
 
 def make_weights(rng: random.Random) -> bytes:
-    """A part of the smallest model, or its optimizer, with a few arrays and names changed."""
-    part = dict(smallest_task().parts()[rng.choice(["inter", "src_dst_opt"])])
+    """A part of the smallest model, or another optimizer's file, with a few arrays and names changed."""
+    part = dict(WEIGHTS if rng.random() < 0.5 else {"iters:0": np.array(5), "acc_x": np.ones(2, np.float32)})
     for _ in range(rng.randrange(1, 4)):
         name = rng.choice(list(part))
         if rng.random() < 0.5:
             part[name] = rng.choice([values.array(rng), np.ones(np.shape(part[name]), rng.choice(values.TYPES))])
         else:
-            part[rng.choice([1, None, b"x", "ms_x", "a\x1b[2J", "x" * 3000, "iters:0"])] = part.pop(name)
+            part[rng.choice([1, None, b"x", "ms_x", "acc_x", "a\x1b[2J", "x" * 3000, "iters:0"])] = part.pop(name)
     return pickle.dumps(part, 4)

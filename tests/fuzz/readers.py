@@ -20,6 +20,7 @@ from core.batch import SampleRequest
 from core.dflfile import DflFileError, dumps, load
 from core.disk import DISK
 from core.modeldir import ModelDir, ModelError
+from core.nn import state
 from core.options import OptionError
 from core.previewsample import from_stored
 from core.summary import summary
@@ -263,7 +264,7 @@ def read_weights(data: bytes, scratch: Path) -> Any:
             printable(str(error))
             refused = error
         else:
-            dumps(task.parts()[stem])
+            dumps(state(task.modules[stem]) if stem == "inter" else {"iters:0": np.int64(task.optimizer.iterations)})
             taken = True
     if not taken and refused is not None:
         raise refused
