@@ -16,11 +16,13 @@ from typing import TextIO
 import numpy as np
 
 from core import previewsample
+from core.backups import BackupRules
 from core.batch import Batch, Side
 from core.device import describe
 from core.events import Command, Commands, Event, Failed, Previewed, Stopped, Warned
 from core.guard import Guard
 from core.modeldir import ModelDir
+from core.options import Values
 from core.saver import BackgroundSaver
 from core.summary import summary
 from core.trainer import Cadence, Trainer
@@ -57,8 +59,9 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
         saver = BackgroundSaver(
-            task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed
-        )
+            task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
+            backup_rules(setup.values),
+        )  # fmt: skip
         trainer = Trainer(
             setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,
@@ -106,6 +109,11 @@ def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: Te
         stays=not args.exit_at_target,
         history=history,
     )
+
+
+def backup_rules(values: Values) -> BackupRules:
+    """How backups are called and how many stay."""
+    return BackupRules(values["backup_naming"], values["max_backups"], int(values["max_backups_gb"] * 1e9))
 
 
 def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:

@@ -74,8 +74,8 @@ def in_pretraining(value: Any) -> Callable[[Answers], Any]:
 SESSION = (
     Option(
         "autobackup_hour", "int", "Autobackup every N hour",
-        "Copies the model to its autobackups folder whenever another N hours have passed. The newest copy is 01, the "
-        "oldest of the 24 is dropped. 0 switches it off.",
+        "Copies the model to its autobackups folder whenever another N hours have passed; the oldest copies are "
+        "dropped, see backup_naming and max_backups. 0 switches it off.",
         advice="1 or 2 is a good safety net for long trainings.",
         default=0, low=0, high=24, shown="0..24", group="session",
     ),
@@ -309,6 +309,25 @@ STYLE = (
 )  # fmt: skip
 
 SAFETY = (
+    Option(
+        "backup_naming", "choice", "Names of backups",
+        "time names the folder of a backup by date and time and never renames it; numbers is DFL's 01 to 24, of which "
+        "01 is always the newest.",
+        advice="numbers only where another program relies on them: every backup renames all others.",
+        default="time", choices=("time", "numbers"), ask="advance", stored=False, group="safety",
+    ),
+    Option(
+        "max_backups", "int", "Maximum N backups",
+        "How many backups stay; the oldest are dropped. 0 keeps all of them.",
+        advice="Unchanged files are shared between backups where the disk allows it.",
+        default=24, low=0, high=10000, ask="advance", stored=False, group="safety",
+    ),
+    Option(
+        "max_backups_gb", "float", "Maximum size of all backups in GB",
+        "Drops the oldest backups until all of them take no more than this; the newest always stays. 0 sets no limit.",
+        advice="On a small or shared disk.",
+        default=0.0, low=0.0, high=1e6, ask="advance", stored=False, group="safety",
+    ),
     Option(
         "collapse_guard", "bool", "Collapse guard",
         "Leaves out iterations that are not finite and watches for a collapse: then nothing is saved over the good "

@@ -144,7 +144,7 @@ SAEHD = ModelSpec(
         *("masked_training", "eyes_mouth_prio", "uniform_yaw", "blur_out_mask"),
         *("models_opt_on_gpu", "adabelief", "lr_dropout", "random_warp", "random_hsv_power"),
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
-        *("ct_mode", "clipgrad", "pretrain", "collapse_guard"),
+        *("ct_mode", "clipgrad", "pretrain", "backup_naming", "max_backups", "max_backups_gb", "collapse_guard"),
     ),
     requests=requests,
     task=lambda spec, values, **where: SwapTask(spec, values, make_net, make_adversaries, **where),

@@ -10,7 +10,10 @@ from sample_faces import make_folder
 from training import command, digest, run
 
 from core import dflfile
+from core.backups import BackupRules
 from core.modeldir import ModelDir
+from mainscripts.train_run import backup_rules
+from models import MODELS
 
 LINE = r"\[\d\d:\d\d:\d\d\]\[#(\d{6})\]\[\d{4}ms\](?:\[\d+\.\d{4}\]){2}"
 
@@ -173,3 +176,10 @@ def test_debug_shows_samples_and_trains_nothing(faces: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "m").iterdir())
     assert names == [f"look_SAEHD_preview_samples {side}.jpg" for side in ("dst", "src")]
+
+
+def test_backups_by_option() -> None:
+    spec = MODELS["SAEHD"]
+    assert backup_rules(spec.resolve({})) == BackupRules("time", 24, 0)
+    chosen = spec.resolve({"backup_naming": "numbers", "max_backups": "3", "max_backups_gb": "1.5"})
+    assert backup_rules(chosen) == BackupRules("numbers", 3, 1_500_000_000) and "max_backups" not in chosen.chosen
