@@ -21,7 +21,7 @@ MAX_METADATA = 65533
 
 _MAX_MASK = 50_000  # of these; DFL leaves the rest to landmarks and polygons
 _MAX_VALUES = 65_536
-_APP0, _APP15, _SOS, _EOI, _SOI = 0xE0, 0xEF, 0xDA, 0xD9, b"\xff\xd8"
+_APP0, _APP14, _APP15, _COM, _SOS, _EOI, _SOI = 0xE0, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9, b"\xff\xd8"
 _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _MAX_SEGMENTS = 4096  # a picture with a colour profile has some 300 at most
 _SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -149,6 +149,17 @@ def embed(jpg: bytes, metadata: dict[str, Any]) -> bytes:
             out += jpg[start:end]
         at = end
     return bytes(out) + jpg[at:]
+
+
+def without_metadata(jpg: bytes) -> bytes:
+    """The JPEG without what does not make its picture: of segments for programs only JFIF's and Adobe's stay, which say
+    how colours are coded. Raises DflJpgError."""
+    out, at = [_SOI], 2
+    for marker, start, end in _segments(jpg):
+        if not (_APP0 < marker <= _APP15 and marker != _APP14) and marker != _COM:
+            out.append(jpg[start:end])
+        at = end
+    return b"".join([*out, jpg[at:]])
 
 
 def encode_mask(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

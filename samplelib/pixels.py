@@ -12,13 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from facelib.dfljpg import DflJpgError, image_size, read_header
+from facelib.dfljpg import DflJpgError, image_size, read_header, without_metadata
 from samplelib.facedata import MAX_SIDE, FaceReadError
 
 Array = np.ndarray[Any, Any]
 
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
+_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _PROBE = bytes(range(0x31, 0xB1)) * 64
 _BLACK = 16
 _MAX_SCANS = 100  # of a progressive picture; usual are 10, and each goes over the whole picture
@@ -62,7 +63,7 @@ def decode(data: bytes) -> Array:
     if data.count(_SOS, header.scan) > _MAX_SCANS:
         raise FaceReadError(f"its picture is coded in more than {_MAX_SCANS} scans")
     end = data.find(_EOI, header.scan)
-    coded = data[: end if end >= 0 else len(data)].rstrip(b"\xff")  # half a marker
+    coded = without_metadata(data[: end if end >= 0 else len(data)].rstrip(b"\xff"))  # half a marker
     image = _imdecode(coded + _EOI, _FLAGS, "picture")
     if image.shape[:2] != (header.height, header.width):
         raise FaceReadError("its picture is not of the size its header states")
@@ -73,13 +74,30 @@ def decode(data: bytes) -> Array:
     return image
 
 
+def _plain_png(data: bytes) -> bytes:
+    """The PNG with the chunks that make its picture and no others. Raises FaceReadError if one is not all there: OpenCV
+    takes the memory that a chunk claims to need, gigabytes, before it looks. Chunk layout: PNG specification, 5.3."""
+    kept, at, kind = [data[:8]], 8, b""
+    while kind != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        if end > len(data) or (kind == b"IHDR") != (at == 8) or (kind == b"IHDR" and end != 33):
+            raise FaceReadError("its xseg_mask is a PNG that is cut off or damaged")
+        if kind in _PNG_CHUNKS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def decode_mask_bytes(data: bytes) -> Array:
     """(h, w, 1) float32 0..1 of a mask's PNG or JPEG. Raises FaceReadError."""
     if data.startswith(b"\x89PNG"):
+        data = _plain_png(data)
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     else:
         try:
             height, width = image_size(data)
+            data = without_metadata(data)
         except DflJpgError as error:
             raise FaceReadError(f"its xseg_mask: {error}") from None
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,30 @@ def test_hostile_pixels_are_refused() -> None:
         decode(bytes(png))
     with pytest.raises(FaceReadError, match="sides of 16 to 4096"):
         check_face({}, (30000, 30000))
+
+
+def test_a_mask_of_five_kilobytes_cannot_take_gigabytes() -> None:
+    """OpenCV allocates what a chunk claims to hold before it looks for it; and it reads animations, profiles, text."""
+    png = cv2.imencode(".png", np.full((9, 9), 77, np.uint8))[1].tobytes()
+    for where in (33, len(png) - 12):  # a chunk in the middle, and the last
+        claims = png[:where] + struct.pack(">I", 0xB0000000) + png[where + 4 :]
+        for data in (claims, png[:where], png[:where] + b"\0"):
+            with pytest.raises(FaceReadError, match="cut off or damaged"):
+                pixels.decode_mask_bytes(data)
+    with pytest.raises(FaceReadError, match="cut off or damaged"):
+        pixels.decode_mask_bytes(png[:33] + png[8:])  # two headers
+    more = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"acTL", struct.pack(">II", 5, 0)), (b"tEXt", b"a\0b"), (b"iCCP", b"x\0\0" + bytes(9)))
+    )
+    np.testing.assert_array_equal(pixels.decode_mask_bytes(png[:33] + more + png[33:]), np.float32(77 / 255))
+
+
+def test_segments_for_other_programs_are_not_decoded(face: Make) -> None:
+    data = face()
+    exif = b"Exif\0\0II*\0\xff\xff\xff\xff" + bytes(40)
+    segments = b"".join(b"\xff" + bytes([m]) + struct.pack(">H", len(exif) + 2) + exif for m in (0xE1, 0xE2, 0xFE))
+    np.testing.assert_array_equal(decode(data[:20] + segments + data[20:]), decode(data))
 
 
 # ---- the recorded faces

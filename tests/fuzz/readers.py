@@ -73,6 +73,8 @@ def check(target: Target, data: bytes, scratch: Path) -> bool:
         if not 0 < len(said) < SHOWN:
             raise Fault(f"a message of {len(said)} letters: {said[:200]!a}") from error
         printable(said)
+        if any(word in said for word in ("allocat", "nsufficient memory")):
+            raise Fault(f"it wanted more memory than there is: {said[:200]}") from error
         taken = False
     # Codecs are modules that Python itself loads when first used; their names are fixed in the reader.
     if new := {name for name in set(sys.modules) - modules if not name.startswith("encodings.")}:
