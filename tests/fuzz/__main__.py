@@ -144,7 +144,7 @@ def _atheris(name: str, minutes: float, seed: int) -> int:
     limits = [
         f"-max_total_time={int(minutes * 60)}",
         f"-timeout={int(PATIENCE)}",
-        "-rss_limit_mb=1024",
+        "-rss_limit_mb=600",
         "-max_len=65536",
     ]
     atheris.Setup([sys.argv[0], str(corpus), *limits, f"-seed={seed + 1}", "-print_final_stats=1"], one)
