@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 Activation = Callable[[Tensor, float], Tensor]
 Array = Any  # numpy's ndarray; this file needs no numpy of its own
+Copy = Callable[[Tensor], Array]
+"""How a tensor becomes an array for a file: `to_dfl`, or a call of `core.snapshot.Snapshot`."""
 CHANNELS_LAST = torch.channels_last
 
 
@@ -257,10 +259,14 @@ def dfl_name(name: str) -> str:
     return name.replace(".", "/") + ":0"
 
 
+def dfl_view(tensor: Tensor) -> Tensor:
+    """The same memory in DFL's layout: kernels OIHW -> HWIO (transposed ones IOHW -> HWOI), the rest as it is."""
+    return tensor.detach().permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor.detach()
+
+
 def to_dfl(tensor: Tensor) -> Array:
-    """A copy in DFL's layout: kernels OIHW -> HWIO (transposed ones IOHW -> HWOI), the rest as it is."""
-    layout = tensor.detach().permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor.detach()
-    return layout.to("cpu", torch.float32).clone(memory_format=torch.contiguous_format).numpy()
+    """A contiguous copy in DFL's layout."""
+    return dfl_view(tensor).to("cpu", torch.float32).clone(memory_format=torch.contiguous_format).numpy()
 
 
 def from_dfl(array: Array) -> Tensor:
@@ -275,9 +281,9 @@ def dfl_shape(tensor: Tensor) -> tuple[int, ...]:
     return (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape
 
 
-def state(module: nn.Module) -> dict[str, Array]:
+def state(module: nn.Module, copy: Copy = to_dfl) -> dict[str, Array]:
     """Every weight and buffer by DFL's name, in DFL's layout: copies."""
-    return {name: to_dfl(tensor) for name, tensor in named_tensors(module).items()}
+    return {name: copy(tensor) for name, tensor in named_tensors(module).items()}
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.nn import Array, from_dfl, misfit, to_dfl
+from core.nn import Array, Copy, from_dfl, misfit, to_dfl
 
 CHUNK = 1 << 19  # elements: weight, gradient, two moments and scratch are 10 MB; smaller ones mean more thread barriers
 KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
@@ -215,11 +215,11 @@ class Optimizer(ABC):
         """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`. moving: 1, or 0
         for moments that must stay as they are."""
 
-    def state(self) -> dict[str, Array]:
+    def state(self, copy: Copy = to_dfl) -> dict[str, Array]:
         """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""
         result: dict[str, Array] = {"iters:0": torch.tensor(self.iterations, dtype=torch.int64).numpy()[()]}
         for name, tensor in self._named_moments():
-            result[name] = to_dfl(tensor)
+            result[name] = copy(tensor)
         return result
 
     def _named_moments(self) -> Iterator[tuple[str, Tensor]]:

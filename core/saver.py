@@ -1,10 +1,12 @@
 """Saves and backups behind the loop: a snapshot is taken at once, a thread writes it, one after the other.
 
-The loop never waits for the disk. A save that is still waiting when the next one comes is replaced by it.
+The loop never waits for the disk. A save that is still waiting when the next one comes is replaced by it. The memory
+of a snapshot is kept for the next one; a second is used where a save comes before the last is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from core.modeldir import ModelData, ModelDir, ModelError, Part
 from core.options import Values
 from core.runstate import RunState
 from core.savejournal import WEIGHTY
+from core.snapshot import Snapshot
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -27,6 +30,7 @@ GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESTALE)
 
 @dataclass(frozen=True)
 class _Save:
+    snapshot: Snapshot
     parts: Mapping[str, Part]
     data: ModelData
     losses: dict[str, float] | None
@@ -56,9 +60,12 @@ class BackgroundSaver:
     ) -> None:
         self._task, self._directory, self._values, self._device = task, directory, values, device
         self._emit, self._clock, self._seed, self._rules, self._now = emit, clock, seed, rules, now
-        self._turn = threading.Condition()  # guards the three below
-        self._waiting: list[_Save | _Backup] = []  # at most one of each: memory holds one snapshot beside that at work
+        self._turn = threading.Condition()  # guards the four below
+        self._waiting: list[_Save | _Backup] = []  # at most one of each
         self._busy = self._closing = False
+        self._spare: Snapshot | None = Snapshot()
+        with contextlib.suppress(MemoryError):  # told when it comes to a save
+            task.parts(self._spare)  # fetches the memory now: the first save would keep the loop waiting for it
         self._saved_ok = True
         self._stamps = self._look()
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
@@ -68,17 +75,21 @@ class BackgroundSaver:
         """position: batches trained on so far."""
         data = self._task.data.copy()
         self._emit(Saving(data.iter))
+        with self._turn:
+            snapshot, self._spare = self._spare or Snapshot(), None
+        snapshot.restart()
         try:
-            parts = self._task.parts()
+            parts = self._task.parts(snapshot)
         except MemoryError:
             self._saved_ok = False
             self._emit(Warned("Not enough memory to save. Close other programs; training goes on and tries again."))
             return
-        job = _Save(parts, data, losses, RunState(data.iter, self._seed, position))
+        job = _Save(snapshot, parts, data, losses, RunState(data.iter, self._seed, position))
         with self._turn:
-            places = [place for place, other in enumerate(self._waiting) if isinstance(other, _Save)]
-            if places:  # a backup that waits behind it stays behind
-                self._waiting[places[0]] = job
+            for place, other in enumerate(self._waiting):
+                if isinstance(other, _Save):  # a backup that waits behind it stays behind
+                    self._waiting[place], self._spare = job, other.snapshot
+                    break
             else:
                 self._waiting.append(job)
             self._turn.notify_all()
@@ -115,6 +126,8 @@ class BackgroundSaver:
             finally:
                 with self._turn:
                     self._busy = False
+                    if isinstance(job, _Save):
+                        self._spare = job.snapshot
                     self._turn.notify_all()
 
     def _do(self, job: _Save | _Backup) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from core.batch import Batch, Page
 from core.events import Command, Commands, Event, Previewed, Started, Stepped, Stopped, TargetReached, Warned
 from core.guard import Guard, State
-from core.modeldir import ModelData, Part
+from core.modeldir import ModelData
 
 
 class Trainable(Protocol):
@@ -29,8 +29,6 @@ class Trainable(Protocol):
     def step(self, batch: Batch) -> dict[str, Any]: ...
 
     def preview(self, batch: Batch) -> list[Page]: ...
-
-    def parts(self) -> dict[str, Part]: ...
 
 
 class Saver(Protocol):

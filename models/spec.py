@@ -15,6 +15,7 @@ import numpy as np
 
 from core.batch import Batch, Page, SampleRequest, Swap
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
+from core.nn import Copy, to_dfl
 from core.options import Option, OptionError, Values, resolve
 
 PRECISIONS = ("full",)
@@ -74,8 +75,9 @@ class Task(ABC):
         """dst images (N, C, H, W) float32 BGR [0, 1] -> the src face with dst's expression, and its masks."""
 
     @abstractmethod
-    def parts(self) -> dict[str, Part]:
-        """Every file of the model: stem -> {DFL's weight name: array in DFL's layout}. Copies, safe to keep."""
+    def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
+        """Every file of the model: stem -> {DFL's weight name: array in DFL's layout}. Copies, safe to keep; with
+        another `copy`, as long as it says."""
 
     @abstractmethod
     def load_parts(self, parts: Mapping[str, Part]) -> list[str]:

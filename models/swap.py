@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from core import losses
 from core.batch import ARRAYS, Batch, Page, Swap
 from core.modeldir import Part
-from core.nn import CHANNELS_LAST, load_state, misfit, named_tensors, state
+from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 from core.options import Values
 from models.adversary import Adversary
@@ -234,9 +234,9 @@ class SwapTask(Task):
             for ending, columns in layout.items()
         ]
 
-    def parts(self) -> dict[str, Part]:
-        networks = {stem: state(module) for stem, module in self.modules.items()}
-        return networks | {stem: optimizer.state() for stem, optimizer in self.optimizers.items()}
+    def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
+        networks = {stem: state(module, copy) for stem, module in self.modules.items()}
+        return networks | {stem: optimizer.state(copy) for stem, optimizer in self.optimizers.items()}
 
     def renewed(self, stored: Mapping[str, Any]) -> dict[str, str]:
         """DFL's two rules: a first pair after pretraining has new inters, a GAN of another size is a new GAN."""

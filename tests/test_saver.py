@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from broken_disk import BrokenDisk
 from saved_model import STEMS, VALUES, iterations, model, save, the_iteration
 from training import command
@@ -21,22 +22,25 @@ from core.backups import BackupRules
 from core.disk import Disk
 from core.events import BackedUp, Event, Saved, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
+from core.nn import Copy, to_dfl
 from core.saver import BackgroundSaver, remedy
 from main import main
 
 
 class Task:
-    """Three parts that all say the iteration."""
+    """Three parts that all say the iteration, trained in place."""
 
     def __init__(self) -> None:
+        self.weight = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
         self.data = ModelData(0, {"resolution": 64}, LossHistory())
 
     def advance(self, iteration: int) -> None:
         self.data.iter = iteration
+        self.weight.fill_(iteration)
         self.data.loss_history.append([1.0, 2.0])
 
-    def parts(self) -> dict[str, Part]:
-        return {stem: {"a/weight:0": np.full((8, 8), self.data.iter, np.float32)} for stem in STEMS}
+    def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
+        return {stem: {"a/weight:0": copy(self.weight)} for stem in STEMS}
 
 
 class SlowDisk(Disk):
@@ -190,7 +194,7 @@ def test_too_little_memory_for_a_snapshot_is_a_warning(make: Make, tmp_path: Pat
     task, saver, events = make(model(tmp_path))
     task.advance(1)
 
-    def parts() -> dict[str, Part]:
+    def parts(copy: Copy = to_dfl) -> dict[str, Part]:
         raise MemoryError
 
     task.parts, good = parts, task.parts  # type: ignore[method-assign]

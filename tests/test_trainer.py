@@ -12,6 +12,7 @@ import pytest
 from core.batch import Batch, Page, Side
 from core.events import Command, Commands, Event, Previewed, Saved, Started, Stepped, Stopped, TargetReached, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
+from core.nn import Copy, to_dfl
 from core.options import Values
 from core.runstate import RunState
 from core.saver import BackgroundSaver
@@ -52,7 +53,7 @@ class FakeTask:
     def preview(self, batch: Batch) -> list[Page]:
         return [(f"page of {batch.src.target}", [])]
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         return {"encoder": {"w:0": np.zeros(2, np.float32)}}
 
 
