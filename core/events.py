@@ -103,7 +103,8 @@ Event = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReache
 
 @dataclass(frozen=True)
 class Command:
-    """What a front end asks of the trainer: save, backup, preview (render again), stop (save and leave)."""
+    """What a front end asks of the trainer: save, backup, preview (render again), stop (save and leave; with the
+    argument quick=True without a last preview)."""
 
     name: Literal["save", "backup", "preview", "stop"]
     arguments: dict[str, Any] = field(default_factory=dict)

@@ -68,6 +68,7 @@ class BackgroundSaver:
             task.parts(self._spare)  # fetches the memory now: the first save would keep the loop waiting for it
         self._saved_ok = True
         self._stamps = self._look()
+        self._standing = task.data.iter
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
 
@@ -104,7 +105,17 @@ class BackgroundSaver:
     def wait(self) -> None:
         """Returns when everything asked for is written or reported."""
         with self._turn:
-            self._turn.wait_for(lambda: not self._waiting and not self._busy)
+            # A time limit, because a wait without one cannot be interrupted on Windows.
+            while not self._turn.wait_for(lambda: not self._waiting and not self._busy, timeout=0.5):
+                pass
+
+    def standing(self) -> str:
+        """Which save the folder holds, as a sentence."""
+        folder = self._directory.folder
+        if self._standing:
+            return f"The save of iteration {self._standing:,} stands in {folder}."
+        there = self._directory.data_path.exists()
+        return f"{folder} holds what it held before this run." if there else "Nothing has been saved yet."
 
     def close(self) -> bool:
         """Waits for what is under way; whether the last save reached the disk."""
@@ -151,7 +162,7 @@ class BackgroundSaver:
         if changed := [name for name, stamp in now.items() if self._stamps.get(name) != stamp]:
             self._give_way(changed)
         self._directory.write(job.parts, job.data, self._values, self._device, job.state)
-        self._saved_ok, self._stamps = True, self._look()
+        self._saved_ok, self._stamps, self._standing = True, self._look(), job.data.iter
         self._emit(Saved(job.data.iter, job.losses, (self._clock() - start) * 1e3, self._directory.folder))
 
     def _look(self) -> dict[str, tuple[int, int]]:

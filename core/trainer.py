@@ -51,6 +51,10 @@ class Rescue(Protocol):
         """Writes the model as it is beside the good files; returns where."""
 
 
+class _Ended(Exception):
+    """There are no more batches, because somebody asked to stop while the loop waited for one."""
+
+
 @dataclass(frozen=True)
 class Cadence:
     """When things happen. Seconds or iterations of 0 mean never; history_every counts iterations."""
@@ -92,7 +96,7 @@ class Trainer:
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
         self.attended, self.guard, self.rescue = attended, guard, rescue
-        self._rolled_back = False
+        self._rolled_back = self._hurried = False
         self.position = self._drawn = position
         self._batch: Batch | None = None
         self._unused = False  # the batch has been previewed, not trained on: a run consumes one per iteration
@@ -106,7 +110,13 @@ class Trainer:
         return self.task.data.iter
 
     def run(self) -> str:
-        """Runs to the end; returns the reason: `command`, `target` or `collapse`."""
+        """Runs to the end; returns the reason: `command`, `target` or `collapse`. Batches that end are a command."""
+        try:
+            return self._loop()
+        except _Ended:
+            return self.leave("command")
+
+    def _loop(self) -> str:
         data, cadence = self.task.data, self.cadence
         self.emit(Started(self.name, data.iter, cadence.target, self.task.loss_names, self._history()))
         self._draw()
@@ -115,19 +125,19 @@ class Trainer:
         while True:
             while (command := self._next_command()) is not None:
                 if self._obey(command):
-                    return self._leave("command")
+                    return self.leave("command")
             if not self._at_target():
                 self._iterate()
                 if self._state() is State.COLLAPSED and not self._roll_back():
-                    return self._leave("collapse")
+                    return self.leave("collapse")
                 continue
             if not announced:
                 announced = True
                 self._finish_target()
             if cadence.exit_at_target or not self.attended():
-                return self._leave("target")
+                return self.leave("target")
             if (command := self._wait_command()) is not None and self._obey(command, fresh=True):
-                return self._leave("command")
+                return self.leave("command")
 
     def _history(self) -> np.ndarray:
         return self.task.data.loss_history.columns(len(self.task.loss_names))
@@ -151,6 +161,7 @@ class Trainer:
     def _obey(self, command: Command, fresh: bool = False) -> bool:
         """Does what was asked; true to stop. fresh: preview a new batch (when training has paused)."""
         if command.name == "stop":
+            self._hurried = bool(command.arguments.get("quick"))
             return True
         if command.name == "save":
             self._save()
@@ -166,7 +177,10 @@ class Trainer:
         return False
 
     def _draw(self) -> None:
-        self._batch, self._unused = next(self.batches), True
+        try:
+            self._batch, self._unused = next(self.batches), True
+        except StopIteration:
+            raise _Ended from None
         self._drawn += 1
 
     def _iterate(self) -> None:
@@ -282,13 +296,15 @@ class Trainer:
         self.saver.wait()
         self.emit(TargetReached(self.iteration))
 
-    def _leave(self, reason: str) -> str:
+    def leave(self, reason: str) -> str:
+        """Saves what is not saved yet, unless it is suspect, and says goodbye; `run` does so itself."""
         self._flush()
         if self._state() is not State.HEALTHY and self.rescue is not None:
             self.emit(Warned(f"The suspect state is kept in {self.rescue.keep_suspect()}; the good files stay."))
         elif self.iteration > self._saved_iteration:
             self._save()
-            self._preview()
+            if not self._hurried:
+                self._preview()
         self.saver.wait()
         self.emit(Stopped(self.iteration, reason))
         return reason

@@ -1,7 +1,7 @@
 """Preview window: a sink that draws what events say and shows it in a process of its own (core/window_child.py).
 
 The trainer never waits for it: events are taken in one thread, the child's keys are read in another. Pages, graph
-and key meanings live on this side; the child only shows the picture in a mapped file. Whatever ends the window (closed
+and key meanings live on this side; the child only shows the picture in shared memory. Whatever ends the window (closed
 by the user, crashed, killed, could not start) is reported once to `on_lost`, and training goes on.
 """
 
@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -25,6 +23,7 @@ from typing import Literal
 from core.events import Command, Event, Previewed, Started, Stepped
 from core.history import Board
 from core.preview import MAX_SIZE, RANGES, waiting
+from core.sharedbuf import SharedBuffer
 from core.sinks import Background, Every, ask
 from core.window_child import HEADER, Frames
 
@@ -57,7 +56,7 @@ class Window:
 
     on_lost: called once, from another thread, with the reason when the window is gone without `close()`.
     refresh: seconds between redraws of the graph while iterations go by. start_timeout: seconds the window may take
-    to appear. child: the command that serves the window, given the picture's path and the title.
+    to appear. child: the command that serves the window, given the handle of the shared memory and the title.
     """
 
     def __init__(
@@ -142,12 +141,12 @@ class Window:
     def _serve(self) -> None:
         """Start the child, follow what it says until it ends, report why it ended."""
         try:
-            path = picture_file(_SLOT)
+            memory = SharedBuffer(HEADER + 2 * _SLOT)
         except OSError as error:
-            self._on_lost(f"no room for the preview window's picture: {error.strerror or error}")
+            self._on_lost(f"the preview window's picture: {error.strerror or error}")
             return
         try:
-            reason = self._follow(path)
+            reason = self._follow(memory)
         except OSError as error:
             reason = f"the preview window's process cannot be started: {error}"
         finally:
@@ -155,17 +154,17 @@ class Window:
                 frames, self._frames, self._process = self._frames, None, None
                 if frames is not None:
                     frames.close()
-            path.unlink(missing_ok=True)
+            memory.close()
         if not self._closing:
             self._on_lost(reason)
 
-    def _follow(self, path: Path) -> str:
+    def _follow(self, memory: SharedBuffer) -> str:
         with self._lock:
             if self._closing:
                 return ""
-            self._frames = Frames(path)
+            self._frames = Frames(memory.map)
             self._draw()
-            self._process = process = _start([*self._child, str(path), self._title])
+            self._process = process = _start([*self._child, memory.handle, self._title], memory.pass_fds)
         errors: deque[str] = deque(maxlen=50)
         listener = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
         listener.start()
@@ -186,8 +185,6 @@ class Window:
                 if word == "ready":
                     late.cancel()
                     self.ready.set()
-                    if os.name == "posix":
-                        path.unlink(missing_ok=True)  # mapped by both by now: nothing stays behind if we are killed
                 elif word == "key":
                     self._key(int(rest))
                 elif word == "closed":
@@ -213,31 +210,7 @@ def key_name(code: int) -> str:
     return chr(code).lower() if 32 <= code < 127 else ""
 
 
-def picture_file(slot: int) -> Path:
-    """A new mapped file for pictures of `slot` bytes, in memory where there is room, else in the temporary folder.
-
-    Raises OSError where neither has room.
-    """
-    need = HEADER + 2 * slot
-    folders = [Path("/dev/shm"), Path(tempfile.gettempdir())]
-    for folder in folders:
-        if not folder.is_dir() or (folder != folders[-1] and shutil.disk_usage(folder).free < 2 * need):
-            continue
-        handle, name = tempfile.mkstemp(prefix="facesmith-preview-", dir=folder)
-        os.close(handle)
-        path = Path(name)
-        try:
-            Frames.create(path, slot)
-        except OSError:
-            path.unlink(missing_ok=True)
-            if folder == folders[-1]:
-                raise
-            continue
-        return path
-    raise OSError(f"{folders[-1]} is not a folder")
-
-
-def _start(command: list[str]) -> subprocess.Popen[str]:
+def _start(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[str]:
     environ = dict(os.environ)
     flags = 0
     if sys.platform == "win32":
@@ -258,6 +231,7 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         env=environ,
         # out of the terminal's process group: its Ctrl-C is for the trainer
         start_new_session=os.name == "posix",
+        pass_fds=fds,
         creationflags=flags,
     )
 

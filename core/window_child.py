@@ -1,61 +1,47 @@
-"""The process that owns the preview window: `python -m core.window_child PICTURE TITLE`, started by core/window.py.
+"""The process that owns the preview window: `python -m core.window_child MEMORY TITLE`, started by core/window.py.
 
-It shows whatever picture lies in the mapped file and reports keys; it knows nothing of pages or training. OpenCV's
+It shows whatever picture lies in the shared memory and reports keys; it knows nothing of pages or training. OpenCV's
 window can abort the whole process (no display, missing libraries) and wants the main thread on macOS: reasons not to
 have it in the trainer. stdout carries lines: `ready`, `key CODE`, `closed`. The process ends when stdin does, so it
 never outlives the trainer, however that ends.
 
-The mapped file: a header of 8 uint64, then two slots for pictures. Header: 0 number of pictures published so far,
-1 bytes per slot, 2..3 width and height in slot 0, 4..5 in slot 1. Picture n (from 1) lies in slot n % 2.
+The memory: a header of 8 uint64, then two slots for pictures, each half of what is left. Header: 0 number of pictures
+published so far, 2..3 width and height in slot 0, 4..5 in slot 1. Picture n (from 1) lies in slot n % 2.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from core.sharedbuf import attach
 
 HEADER = 8 * 8
 POLL_MS = 30
 
 
 class Frames:
-    """Both ends of the mapped file. The writer never waits; a reader that was overtaken tries again."""
+    """Both ends of the memory, all zero at first. The writer never waits; a reader that was overtaken tries again."""
 
-    def __init__(self, path: Path) -> None:
-        """Map an existing file made by `create`. Raises OSError, ValueError (empty file)."""
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 0)
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._slot = (len(memory) - HEADER) // 2
         # header entries are stored and loaded as one aligned machine word each
-        self._header = np.frombuffer(self._map, np.uint64, 8)
-        self._bytes = np.frombuffer(self._map, np.uint8, offset=HEADER)
-
-    @staticmethod
-    def create(path: Path, slot: int) -> None:
-        """Write a file for pictures of at most `slot` bytes. Raises OSError where there is no room for it.
-
-        The bytes are really written: touching a mapped page the disk has no room for would kill the process.
-        """
-        with path.open("wb") as file:
-            file.write(np.array([0, slot, 0, 0, 0, 0, 0, 0], np.uint64).tobytes())
-            for _ in range(2):
-                file.write(bytes(slot))
+        self._header = np.frombuffer(memory, np.uint64, 8)
+        self._bytes = np.frombuffer(memory, np.uint8, offset=HEADER)
 
     def publish(self, picture: npt.NDArray[np.uint8]) -> None:
         """Put a (H, W, 3) picture into the slot not being shown. Raises ValueError if it is larger than a slot."""
-        slot = int(self._header[1])
-        if picture.nbytes > slot:
-            raise ValueError(f"the picture has {picture.nbytes} bytes; the window's buffer holds {slot}")
+        if picture.nbytes > self._slot:
+            raise ValueError(f"the picture has {picture.nbytes} bytes; the window's buffer holds {self._slot}")
         number = int(self._header[0]) + 1
-        start = number % 2 * slot
+        start = number % 2 * self._slot
         self._bytes[start : start + picture.nbytes] = picture.reshape(-1)
         self._header[2 + number % 2 * 2] = picture.shape[1]
         self._header[3 + number % 2 * 2] = picture.shape[0]
@@ -73,14 +59,14 @@ class Frames:
             if number == 0:
                 return 0, np.zeros((1, 1, 3), np.uint8)
             width, height = (int(self._header[i + number % 2 * 2]) for i in (2, 3))
-            start = number % 2 * int(self._header[1])
+            start = number % 2 * self._slot
             picture = self._bytes[start : start + width * height * 3].copy()
             if self.number == number and len(picture) == width * height * 3:
                 return number, picture.reshape(height, width, 3)
 
     def close(self) -> None:
+        """Lets go of the memory, which its owner closes."""
         del self._header, self._bytes
-        self._map.close()
 
 
 CLOSED_POLLS = 8
@@ -134,11 +120,12 @@ def is_visible(cv2: Any, title: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the trainer's business
-    path, title = Path(arguments[0]), arguments[1]
+    for number in (signal.SIGINT, signal.SIGTERM):  # when to end is the trainer's business
+        signal.signal(number, signal.SIG_IGN)
+    handle, title = arguments
     gone = threading.Event()
     threading.Thread(target=watch_parent, args=(gone,), daemon=True).start()
-    frames = Frames(path)
+    frames = Frames(attach(handle))
     try:
         import cv2  # here, so that missing system libraries are reported in one line
     except ImportError as error:
@@ -154,11 +141,6 @@ def main(arguments: list[str]) -> int:
             text = "it is built without windows (opencv-python-headless?); install opencv-python in its place"
         print(f"OpenCV {cv2.__version__} cannot open a window: {text}", file=sys.stderr)
         return 1
-    finally:
-        frames.close()
-        # the parent removes it as soon as the window is up; this is for a parent killed before that
-        with contextlib.suppress(OSError):
-            path.unlink()
     return 0
 
 

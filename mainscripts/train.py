@@ -77,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="save every N minutes (m), hours (h), seconds (s) or iterations (it)",
     )
     ours.add_argument(
+        "--stop-within",
+        type=whole(0, 3600),
+        default=10,
+        metavar="SECONDS",
+        help="when the system asks the program to end (log-off, closed terminal, kill), leave after so many seconds "
+        "even if the save is not complete; the save before stands (default 10, 0: no limit)",
+    )
+    ours.add_argument(
         "--seed",
         type=whole(0, 2**31 - 1),
         metavar="N",

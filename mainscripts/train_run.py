@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import queue
-import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TextIO
 
 import numpy as np
@@ -28,6 +26,7 @@ from core.summary import summary
 from core.trainer import Cadence, Trainer
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
+from mainscripts.train_stop import Stops
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK
 from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
@@ -35,7 +34,13 @@ from samplelib.loader import Loader, LoaderError, default_workers
 HISTORY_SEED = 0x5EED
 
 
-def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None], seed: int | None = None) -> Loader:
+def start_loader(
+    setup: Setup,
+    workers: int | None,
+    warn: Callable[[str], None],
+    seed: int | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Loader:
     """The sample generator, from the run's position on."""
     return Loader(
         setup.facesets,
@@ -45,6 +50,7 @@ def start_loader(setup: Setup, workers: int | None, warn: Callable[[str], None],
         workers=default_workers() if workers is None else workers,
         position=setup.position,
         warn=warn,
+        stopping=stopping,
     )
 
 
@@ -52,16 +58,22 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
     """Trains until stopped; returns the exit code."""
     commands: Commands = queue.Queue()
     with contextlib.ExitStack() as stack:
+        stops = stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
-        loader = stack.enter_context(start_loader(setup, args.workers, lambda text: sinks.emit(Warned(text))))
-        asked = stack.enter_context(stop_signals(commands))
-        history_batch = _history_batch(setup, task, sinks, commands, asked, stdout)
+        stops.emit = sinks.emit
+        loader = stack.enter_context(
+            start_loader(
+                setup, args.workers, lambda text: sinks.emit(Warned(text)), stopping=lambda: stop_waits(commands)
+            )
+        )
+        history_batch = _history_batch(setup, task, sinks, commands, stops.asked, stdout)
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
         saver = BackgroundSaver(
             task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
             backup_rules(setup.values),
         )  # fmt: skip
+        stops.standing = saver.standing
         trainer = Trainer(
             setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,
@@ -71,10 +83,11 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         if setup.data is None:
             setup.directory.write_default_options(setup.values.chosen)
         code = _run(trainer, saver, sinks.emit)
-        saved = saver.close()
-        if not saved:
-            sinks.emit(Failed(f"The last save did not reach {setup.directory.folder}; the save before it is intact."))
-        return code if saved else EXIT_FAILED
+        if not saver.close():
+            sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
+            code = EXIT_FAILED
+        stops.code = code
+        return code
 
 
 class SavedModel:
@@ -131,13 +144,19 @@ def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:
     )
 
 
+def stop_waits(commands: Commands) -> bool:
+    """Whether somebody has asked to stop and the loop has not taken it yet."""
+    with commands.mutex:
+        return any(command.name == "stop" for command in commands.queue)
+
+
 def show_samples(setup: Setup, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     """--debug: what the network would be fed, one page a side; `p` draws the next batch. Nothing is trained."""
     commands: Commands = queue.Queue()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
         loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(Warned(text))))
-        stack.enter_context(stop_signals(commands))
         print("Showing samples, training nothing: p draws the next ones, Enter ends.", file=stdout, flush=True)
         sinks.listen()
         while True:
@@ -198,43 +217,14 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
     try:
         return EXIT_COLLAPSED if trainer.run() == "collapse" else EXIT_OK
     except KeyboardInterrupt:
-        emit(Failed("Aborted by a second Ctrl-C: what was learned since the last save is not saved."))
+        emit(Failed(f"Aborted by a second Ctrl-C. {saver.standing()}"))
         code = EXIT_LEFT
     except LoaderError as error:
-        kept = "Nothing was trained."
-        if trainer.iteration:  # between two iterations the model is sound: keep what was learned
-            saver.save(None, trainer.position)
-            kept = "The model is saved."
-        emit(Failed(f"No more samples: {error}. {kept}"))
-        code = EXIT_FAILED
+        emit(Failed(f"No more samples: {error}."))
+        trainer.leave("error")  # between two iterations the model is sound: what was learned is kept
+        return EXIT_FAILED
     except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
         emit(Failed(f"{error}\n{traceback.format_exc()}The files of the last save are untouched."))
         code = EXIT_FAILED
     emit(Stopped(trainer.iteration, "error"))
     return code
-
-
-@contextlib.contextmanager
-def stop_signals(commands: Commands) -> Iterator[threading.Event]:
-    """Ctrl-C, a closed terminal and the polite kill save and leave; a second Ctrl-C aborts. Yields what says that one
-    has come."""
-    asked = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        if number == signal.SIGINT and asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        # From a thread: the handler may have interrupted the very code that holds the queue's lock.
-        threading.Thread(target=commands.put, args=(Command("stop"),), daemon=True).start()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if sys.platform == "win32":
-        numbers.append(signal.SIGBREAK)
-    else:
-        numbers.append(signal.SIGHUP)  # the terminal was closed
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

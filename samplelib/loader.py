@@ -8,6 +8,7 @@ position.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import time
@@ -18,11 +19,11 @@ from typing import Any
 import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
+from core.sharedbuf import Layout, SharedBuffer
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
 from samplelib.sampling import Order
-from samplelib.sharedbuf import Layout, SharedBuffer
 from samplelib.worker import Maker, NoUsableFaces, hello, layout
 
 MAX_WORKERS = 8
@@ -30,6 +31,7 @@ RING_BYTES = 128 << 20
 MIN_SLOTS, MAX_SLOTS = 3, 8
 MAX_JOB = 8
 SLOW_S = 30.0
+POLL_S = 0.5
 
 
 class LoaderError(RuntimeError):
@@ -51,7 +53,8 @@ class Loader:
 
     The arrays are views of a shared buffer, valid until the next `next()`. position: batches consumed, also where
     to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
-    caller's thread) with what the user should know: broken faces, dead workers. Raises FacesetError at once when a
+    caller's thread) with what the user should know: broken faces, dead workers. stopping: asked when a batch is late;
+    where it says yes the iteration ends. Raises FacesetError at once when a
     faceset does not suit its request, ValueError for colours that cannot be given, LoaderError from `next()` when no
     more batches can be made.
     """
@@ -66,6 +69,7 @@ class Loader:
         workers: int,
         position: int = 0,
         warn: Callable[[str], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         if set(facesets) != set(requests):
             raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
@@ -75,7 +79,7 @@ class Loader:
         self.position = position
         self.wait_ms = 0.0
         self._facesets, self._requests, self._batch_size = dict(facesets), dict(requests), batch_size
-        self._warn = warn
+        self._warn, self._stopping = warn, stopping
         self._told: set[tuple[str, int]] = set()
         self._orders = {
             side: Order(len(faces), seed, side, faces.yaws() if requests[side].uniform_yaw else None)
@@ -192,9 +196,8 @@ class Loader:
         """Take one message of the pool; say so when none comes for long."""
         if self._pool is None:
             return
-        try:
-            message = self._pool.results.get(timeout=SLOW_S)
-        except queue.Empty:
+        message = self._late_message(self._pool)
+        if message is None:
             self._warn(f"still waiting for samples after {SLOW_S:.0f} s: is the disk with the faces slow or away?")
             return
         match message:
@@ -207,6 +210,15 @@ class Loader:
             case Fatal(text):
                 self.close()
                 raise LoaderError(text)
+
+    def _late_message(self, pool: Pool) -> Done | Note | Fatal | None:
+        """The next message, or None when none has come in SLOW_S. Raises StopIteration when asked to stop."""
+        for _ in range(round(SLOW_S / POLL_S)):
+            with contextlib.suppress(queue.Empty):
+                return pool.results.get(timeout=POLL_S)
+            if self._stopping():
+                raise StopIteration
+        return None
 
     def _tell(self, side: str, index: int, reason: str) -> None:
         """Report a broken face, once (each worker may find it)."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from samplelib.sharedbuf import SharedBuffer
+from core.sharedbuf import SharedBuffer
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_ATTEMPTS = 3

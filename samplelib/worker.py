@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
+from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.faceset import FaceReadError, Faceset, Sample
 from samplelib.process import load, load_image, process
 from samplelib.sampling import generator
-from samplelib.sharedbuf import Layout, SharedBuffer, attach
 
 Rows = Mapping[str, npt.NDArray[np.float32]]
 """Where a sample goes: name -> (C, H, W) view of a batch."""
@@ -167,7 +167,9 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    # The parent decides when to end: whoever shuts the system down may send this to every process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is not an answer
     cv2.setNumThreads(1)

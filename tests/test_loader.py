@@ -16,11 +16,11 @@ import pytest
 from loading import REQUEST, assert_same, damage, open_loader, silent, taken
 from sample_faces import make_folder
 
+from core import sharedbuf
 from core.batch import Batch, SampleRequest
-from samplelib import sharedbuf
+from core.sharedbuf import Layout, SharedBuffer, SharedBufferError, attach
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers
-from samplelib.sharedbuf import Layout, SharedBuffer, SharedBufferError, attach
 
 ROOT = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +18,9 @@ from screen import Screen
 from tests_support import soon
 
 from core.events import Command, Event, Previewed, Started, Stepped
-from core.window import Window, display_problem, key_name, picture_file
-from core.window_child import Frames
+from core.sharedbuf import SharedBuffer, SharedBufferError
+from core.window import Window, display_problem, key_name
+from core.window_child import HEADER, Frames
 
 ROOT = Path(__file__).resolve().parent.parent
 BLUE, GREEN = (200, 40, 20), (30, 190, 60)  # BGR
@@ -264,10 +263,9 @@ def test_key_name(code: int, name: str) -> None:
     assert key_name(code | 0x100000) == name  # NumLock
 
 
-def test_frames(tmp_path: Path) -> None:
-    path = tmp_path / "picture"
-    Frames.create(path, 600)
-    writer, reader = Frames(path), Frames(path)
+def test_frames() -> None:
+    memory = SharedBuffer(HEADER + 2 * 600)
+    writer, reader = Frames(memory.map), Frames(memory.map)
     assert reader.latest()[0] == 0
     for i in range(1, 6):
         picture = np.full((10, 2 * i, 3), i, np.uint8)
@@ -276,22 +274,15 @@ def test_frames(tmp_path: Path) -> None:
         assert number == reader.number == i and np.array_equal(seen, picture)
     with pytest.raises(ValueError, match="603 bytes"):
         writer.publish(np.zeros((1, 201, 3), np.uint8))
+    del picture, seen
     writer.close()
     reader.close()
+    memory.close()
 
 
-def test_picture_file_falls_back_and_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
-    path = picture_file(300)
-    assert path.parent == tmp_path and path.stat().st_size == 664
-    path.unlink()
+def test_no_room_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(size: int) -> SharedBuffer:
+        raise SharedBufferError(28, "no room for 9 MB of shared memory")
 
-    def full(path: Path, slot: int) -> None:
-        path.write_bytes(b"part")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Frames, "create", staticmethod(full))
-    with pytest.raises(OSError, match="No space"):
-        picture_file(300)
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("core.window.SharedBuffer", full)
+    assert "picture: no room for 9 MB" in lost_reason()

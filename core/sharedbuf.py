@@ -135,8 +135,8 @@ if sys.platform != "win32":
                 refused.append(f"{folder}: {error.strerror}")
         raise SharedBufferError(
             errno.ENOSPC,
-            f"no room for {size / 2**20:.0f} MB of batches ({'; '.join(refused) or 'no folder to try'}): "
-            "free some space, point TMPDIR elsewhere, or lower batch size or resolution",
+            f"no room for {size / 2**20:.0f} MB of shared memory ({'; '.join(refused) or 'no folder to try'}): "
+            "free some space or point TMPDIR elsewhere; for batches, a lower batch size or resolution helps too",
         )
 
     def _fill(descriptor: int, size: int) -> int:
