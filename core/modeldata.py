@@ -17,6 +17,10 @@ ITERATIONS = LIMITS["iteration"]
 RECENT = 100  # iterations: their mean loss is told in lists of models and backups
 
 
+class ModelError(Exception):
+    """A model that cannot be opened, locked or saved. The message says which file, why, and what to do."""
+
+
 class LossHistory:
     """Every iteration's losses. Appended values may be 0-d device tensors: they are read when somebody looks."""
 

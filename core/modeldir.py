@@ -7,13 +7,11 @@ or none (`core.savejournal`).
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +19,11 @@ from core import backups, dflfile
 from core.backups import RULES, Backup, BackupRules
 from core.dflfile import DflFileError
 from core.disk import DISK, Disk
+from core.lock import ModelLock
 from core.manifest import Manifest
 from core.modeldata import LossHistory as LossHistory
 from core.modeldata import ModelData as ModelData
+from core.modeldata import ModelError as ModelError
 from core.options import Values
 from core.runstate import MAX_BYTES as STATE_LIMIT
 from core.runstate import RunState
@@ -36,10 +36,6 @@ Part = dict[str, Any]
 STATE = "facesmith_state.json"
 DATA_LIMIT = 1 << 30  # sample_for_preview holds float arrays: tens of MB at 640 px
 READINGS = 3  # of a file that a trainer may be replacing
-
-
-class ModelError(Exception):
-    """A model that cannot be opened, locked or saved. The message says which file, why, and what to do."""
 
 
 class ModelDir:
@@ -212,71 +208,6 @@ class ModelDir:
 
     def lock(self) -> ModelLock:
         return ModelLock(self.path("facesmith_lock"))
-
-
-class ModelLock:
-    """Keeps two trainers off one model: an operating-system lock, which a dead process cannot leave behind."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> ModelLock:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise ModelError(
-                f"{self.path.parent}: cannot be written ({error.strerror}). Give a model folder you may write to."
-            ) from error
-        try:
-            _lock(file)
-        except OSError:
-            file.seek(0)
-            holder = file.read(500).strip() or "another program"
-            file.close()
-            raise ModelError(
-                f"This model is being trained by {holder}. Stop that trainer first, or choose another model."
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
-        return self
-
-    def holder(self) -> str:
-        """Who trains the model, as the refusal names them; empty where nobody does."""
-        try:
-            with self.path.open("r+", encoding="utf-8") as file:
-                try:
-                    _lock(file)
-                except OSError:
-                    file.seek(0)
-                    return file.read(500).strip() or "another program"
-        except OSError:
-            pass  # no lock, or a folder that may only be read: nobody trains there
-        return ""
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self.path.unlink(missing_ok=True)
-
-
-def _lock(file: IO[str]) -> None:
-    """Raises OSError when another process holds the lock."""
-    if os.name == "nt":
-        import msvcrt
-
-        # Windows locks bytes: one far behind the text keeps the text readable for the message above.
-        file.seek(1 << 20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def saved_models(folder: str | Path, class_name: str) -> list[str]:

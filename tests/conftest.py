@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_faces import make_folder
@@ -59,3 +60,12 @@ def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` to work on."""
     return Path(shutil.copytree(trained, tmp_path / "model"))
+
+
+@pytest.fixture
+def person() -> Iterator[list[Any]]:
+    """The people of a test, whose programs end with it."""
+    people: list[Any] = []
+    yield people
+    for one in people:
+        one.child.close(force=True)

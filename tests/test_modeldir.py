@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_support import ROOT
 
 from core import dflfile
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, saved_models
@@ -121,27 +118,6 @@ def test_a_run_state_that_cannot_be_opened_is_an_error_of_the_model(tmp_path: Pa
     directory.state_path.mkdir()
     with pytest.raises(ModelError, match=r"face_SAEHD_facesmith_state\.json cannot be read"):
         directory.read_state()
-
-
-def test_lock_keeps_a_second_process_out_and_dies_with_its_owner(tmp_path: Path) -> None:
-    code = (
-        "import sys; from core.modeldir import ModelDir\n"
-        f"with ModelDir({str(tmp_path)!r}, 'face', 'SAEHD').lock(): print('locked', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdin is not None and holder.stdout is not None
-    assert holder.stdout.readline() == "locked\n"
-    with pytest.raises(ModelError, match=str(holder.pid)), model(tmp_path).lock():
-        pass
-    holder.kill()
-    holder.wait()
-    holder.stdin.close()
-    holder.stdout.close()
-    with model(tmp_path).lock():
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_saved_models_newest_first(tmp_path: Path) -> None:

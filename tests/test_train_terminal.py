@@ -7,46 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from person import Person
 from screen import Screen
 from tests_support import ROOT, soon
 from training import ENVIRONMENT, command, digest, run
 
 from core.modeldir import ModelDir
 
-pexpect = pytest.importorskip("pexpect", reason="pexpect drives a pseudo-terminal (test extra)")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
-
-
-class Person:
-    """Somebody at a terminal."""
-
-    def __init__(self, words: list[str]) -> None:
-        environment = {key: value for key, value in ENVIRONMENT.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
-        self.child = pexpect.spawn(
-            words[0], words[1:], cwd=str(ROOT), env={**environment, "TERM": "xterm"}, encoding="utf-8", timeout=30,
-            dimensions=(40, 140),
-        )  # fmt: skip
-
-    def answers(self, question: str, answer: str) -> None:
-        self.child.expect_exact(question)
-        self.child.send(answer + "\r")
-
-    def code(self) -> int:
-        self.child.expect(pexpect.EOF)
-        self.child.close()
-        return int(self.child.exitstatus if self.child.exitstatus is not None else -self.child.signalstatus)
-
-
-@pytest.fixture
-def person() -> Iterator[list[Person]]:
-    people: list[Person] = []
-    yield people
-    for one in people:
-        one.child.close(force=True)
 
 
 def test_from_the_first_question_to_enter(faces: Path, tmp_path: Path, person: list[Person]) -> None:
@@ -118,15 +89,6 @@ def test_control_c_at_a_question_changes_nothing(faces: Path, copy: Path, person
     time.sleep(0.3)
     me.child.sendintr()
     assert me.code() == 130 and digest(copy) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_save_and_leave(faces: Path, copy: Path, number: int, person: list[Person]) -> None:
-    me = Person(command(faces, copy, "--silent-start", "--set", "target_iter=0", small=False))
-    person.append(me)
-    me.child.expect(r"\[#000006\]")
-    me.child.kill(number)
-    assert me.code() == 0 and ModelDir(copy, "new", "SAEHD").read_data().iter >= 6
 
 
 def test_a_missing_part_is_asked_about(faces: Path, copy: Path, person: list[Person]) -> None:
