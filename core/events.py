@@ -92,7 +92,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The last event of a run. reason: `command`, `target` or `error`."""
+    """The last event of a run. reason: `command`, `target`, `collapse`, `memory` or `error`."""
 
     iteration: int
     reason: str

@@ -63,7 +63,8 @@ class Optimizer(ABC):
 
     weights: `<part>/<DFL's weight name without :0>` -> parameter; all of them are in the file. trained: the names
     that are stepped (default: all). lr_cos: period in iterations, 0 = constant rate. offload: moments live and updates
-    happen in main memory. `iterations` counts steps.
+    happen in main memory. `iterations` counts steps. `torn`: an error came in the midst of an update, so that some
+    weights and moments are of the step before; until `load_state` or `forget`.
     """
 
     slots: tuple[str, ...]
@@ -83,6 +84,7 @@ class Optimizer(ABC):
         self.weights = dict(weights)
         self.lr, self.clip_norm, self.lr_cos, self.dropout = lr, clip_norm, lr_cos, dropout
         self.iterations = 0
+        self.torn = False
         self.trained = [name for name in self.weights if trained is None or name in trained]
         device = next(iter(self.weights.values())).device
         self.home = torch.device("cpu") if offload else device
@@ -152,20 +154,23 @@ class Optimizer(ABC):
         and moments stay as they are; elsewhere than on the CPU that is decided on the device, which nothing waits for.
         Returns whether the update was made, on the device.
         """
-        self.iterations += 1
+        iteration = self.iterations + 1
         lr = self.lr
         if self.lr_cos:
-            lr *= (math.cos(2 * math.pi * self.iterations / self.lr_cos) + 1) / 2
+            lr *= (math.cos(2 * math.pi * iteration / self.lr_cos) + 1) / 2
         gradients = self._gradients()
         norm = self._norm(gradients) if self.clip_norm or ok is not None else None
         moving = None
         if ok is not None and norm is not None:
             ok = ok & norm.isfinite()
             if self.reads_are_free and not ok:
+                self.iterations = iteration
                 return ok
             moving = None if self.reads_are_free else ok.to(self.home, torch.float32)
         scale = self._clip_scale(norm) if norm is not None and self.clip_norm else None
-        keys = self.dropout.keys(self.iterations, len(gradients)) if self.dropout else []
+        keys = self.dropout.keys(iteration, len(gradients)) if self.dropout else []
+        # Whatever fails before this line has changed nothing.
+        self.iterations, self.torn = iteration, True
         for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
             start, mask = 0, gradient
             if self.dropout:
@@ -196,6 +201,7 @@ class Optimizer(ABC):
                 if self._visitors:
                     span[0].copy_(weight)
                 start += count
+        self.torn = False
         return ok
 
     @staticmethod
@@ -255,9 +261,16 @@ class Optimizer(ABC):
         self.iterations = int(found["iters:0"].item())
         for name, tensor in self._named_moments():
             tensor.zero_() if foreign else tensor.copy_(from_dfl(found[name]))
+        self.torn = False
         if not foreign:
             return ""
         return f"Another optimizer than {type(self).__name__} was in use: fresh moments, {self.iterations} steps kept."
+
+    def forget(self) -> None:
+        """Fresh moments; the steps stay counted."""
+        for _, tensor in self._named_moments():
+            tensor.zero_()
+        self.torn = False
 
 
 class AdaBelief(Optimizer):

@@ -33,7 +33,7 @@ class Background:
         self._waiting: deque[tuple[str, Event]] = deque()
         self._counts = dict.fromkeys(self._limits, 0)
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._busy = False
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -50,6 +50,11 @@ class Background:
                 self._counts[kind] += 1
             self._waiting.append((kind, event))
             self._changed.notify()
+
+    def drain(self, timeout: float = 5.0) -> bool:
+        """Returns when all events so far are delivered, at the latest after `timeout` seconds; whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ended or not (self._waiting or self._busy), timeout)
 
     def close(self, timeout: float = 5.0) -> bool:
         """Deliver what is waiting, for at most `timeout` seconds; say whether all of it was."""
@@ -69,12 +74,17 @@ class Background:
                     if not self._waiting:
                         return
                     kind, event = self._waiting.popleft()
+                    self._busy = True
                     if kind in self._counts:
                         self._counts[kind] -= 1
                 self._sink(event)
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
         finally:
             with self._changed:
                 self._ended = True
+                self._changed.notify_all()
 
 
 def _kind(event: Event) -> str:

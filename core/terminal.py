@@ -45,6 +45,32 @@ class KeyboardTerminal:
         return False
 
 
+class WatchedTerminal:
+    """A person who is asked while a training waits. Leaves as soon as `gone()`, which is looked at all the while: a
+    signal or the window may end what the question is about."""
+
+    strict = False
+
+    def __init__(self, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool]) -> None:
+        self._stdin, self._stdout, self._gone = stdin, stdout, gone
+
+    def say(self, text: str) -> None:
+        print(text, file=self._stdout, flush=True)
+
+    def ask(self, prompt: str) -> str:
+        print(prompt, end="", file=self._stdout, flush=True)
+        while not self._gone():
+            if _key_waiting(self._stdin, 0.2):
+                if line := self._stdin.readline():
+                    return line.rstrip("\r\n")
+                break
+        self.say("")
+        raise Leave
+
+    def enter_within(self, seconds: float) -> bool:
+        raise AssertionError("questions during a training are not skipped")
+
+
 class ListTerminal:
     """Answers from a stream, one a line (`--ask` with standard input from a file or pipe)."""
 

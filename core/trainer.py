@@ -9,46 +9,18 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from core.batch import Batch, Page
-from core.events import Command, Commands, Event, Previewed, Started, Stepped, Stopped, TargetReached, Warned
+from core.events import Command, Commands, Event, Failed, Previewed, Started, Stepped, Stopped, TargetReached, Warned
 from core.guard import Guard, State
-from core.modeldir import ModelData
-
-
-class Trainable(Protocol):
-    """What the loop knows of a model."""
-
-    data: ModelData
-    loss_names: tuple[str, ...]
-    health: dict[str, Any]
-
-    def step(self, batch: Batch) -> dict[str, Any]: ...
-
-    def preview(self, batch: Batch) -> list[Page]: ...
-
-
-class Saver(Protocol):
-    """Where saves go. `save` and `backup` return at once and report through events; `wait` returns when all is done."""
-
-    def save(self, losses: dict[str, float] | None, position: int) -> None: ...
-
-    def backup(self) -> None: ...
-
-    def wait(self) -> None: ...
-
-
-class Rescue(Protocol):
-    """What can be done for a collapsed model."""
-
-    def roll_back(self) -> list[str]:
-        """The model as last saved, with milder settings; returns lines for the user. Raises OSError or ModelError."""
-
-    def keep_suspect(self) -> str:
-        """Writes the model as it is beside the good files; returns where."""
+from core.memory import out_of_memory
+from core.modeldir import ModelError
+from core.roles import Relief, Rescue, Saver, Trainable
+from core.shortage import FAILURES, LeanPreview
 
 
 class _Ended(Exception):
@@ -75,6 +47,7 @@ class Trainer:
     position: the number of the first batch; later of the batch after the last one trained on, which a resumed run
     begins with: batches drawn for a preview only do not count. guard: watches for a collapse; while it suspects one
     nothing is saved over the good files, and a collapse is rolled back through `rescue` once, then ends the run.
+    relief: what to do where memory runs out; without one that is an error like any other.
     """
 
     def __init__(
@@ -92,25 +65,35 @@ class Trainer:
         position: int = 0,
         guard: Guard | None = None,
         rescue: Rescue | None = None,
+        relief: Relief | None = None,
     ) -> None:
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
-        self.attended, self.guard, self.rescue = attended, guard, rescue
-        self._rolled_back = self._hurried = False
-        self.position = self._drawn = position
+        self.attended, self.guard, self.rescue, self.relief = attended, guard, rescue, relief
+        self._rolled_back = self._hurried = self._lost = False
+        # Counted in batches of the start: a smaller one, later, is a share of one.
+        self._position = self._drawn = Fraction(position)
+        self._share = Fraction(1)
         self._batch: Batch | None = None
         self._unused = False  # the batch has been previewed, not trained on: a run consumes one per iteration
         self._pending: tuple[int, dict[str, Any], Mapping[str, Any], float, float] | None = None
         self._mark = clock()
         self._saved_at = self._backed_up_at = clock()
         self._saved_iteration = self.iteration
+        self._lean = LeanPreview(task.preview, lambda text: emit(Warned(text)), lambda: task.let_go())
 
     @property
     def iteration(self) -> int:
         return self.task.data.iter
 
+    @property
+    def position(self) -> int:
+        """Batches trained on, the last of them perhaps in part."""
+        return int(self._position)
+
     def run(self) -> str:
-        """Runs to the end; returns the reason: `command`, `target` or `collapse`. Batches that end are a command."""
+        """Runs to the end; returns the reason: `command`, `target`, `collapse` or `memory`. Batches that end are a
+        command."""
         try:
             return self._loop()
         except _Ended:
@@ -127,7 +110,8 @@ class Trainer:
                 if self._obey(command):
                     return self.leave("command")
             if not self._at_target():
-                self._iterate()
+                if not self._iterate_if_it_fits():
+                    return self.leave("memory")
                 if self._state() is State.COLLAPSED and not self._roll_back():
                     return self.leave("collapse")
                 continue
@@ -181,7 +165,62 @@ class Trainer:
             self._batch, self._unused = next(self.batches), True
         except StopIteration:
             raise _Ended from None
-        self._drawn += 1
+        self._drawn += self._share
+
+    def _iterate_if_it_fits(self) -> bool:
+        """One iteration, or room made for the next one. Whether training goes on."""
+        try:
+            self._iterate()
+            return True
+        except FAILURES as error:
+            if self.relief is None or not out_of_memory(error):
+                raise
+            self.relief.seen(error)
+        # By now the error is gone, and with its traceback the tensors of the failed step.
+        return self._make_room(self.relief)
+
+    def _make_room(self, relief: Relief) -> bool:
+        self._batch, self._unused = None, False
+        self.task.let_go()
+        self.emit(Warned(relief.explain(self.iteration)))
+        if self.task.torn and not self._reload():
+            return False
+        if self.iteration > self._saved_iteration:  # before a question that may wait for long
+            self._save()
+        halved = relief.halve(self._position)
+        if halved is None:
+            return False
+        self._position, self._share = halved
+        self._drawn = self._position
+        self._mark = self.clock()
+        return True
+
+    def _reload(self) -> bool:
+        """The last save, where an update was cut short; whether there is one."""
+        self.saver.wait()
+        self._pending = None
+        self._lost = True
+        text = "Memory ran out in the midst of an update: the weights are of two iterations and are not kept."
+        if self.rescue is None:
+            self.emit(Warned(text))
+            return False
+        try:
+            notes = self.rescue.reload()
+        except (ModelError, OSError) as error:
+            self.emit(Warned(f"{text} {error}"))
+            return False
+        self._lost = False
+        self._begin_again([f"{text} Back at the last save, iteration {self.iteration}.", *notes])
+        return True
+
+    def _begin_again(self, lines: list[str]) -> None:
+        """From weights that are others than a moment ago."""
+        for line in lines:
+            self.emit(Warned(line))
+        if self.guard is not None:
+            self.guard.restart()
+        self._saved_iteration = self.iteration
+        self.emit(Started(self.name, self.iteration, self.cadence.target, self.task.loss_names, self._history()))
 
     def _iterate(self) -> None:
         """One iteration and whatever is due after it."""
@@ -192,7 +231,7 @@ class Trainer:
         assert batch is not None
         waited = self.clock() - start
         losses = self.task.step(batch)
-        self.position = self._drawn
+        self._position = self._drawn
         self._flush()
         now = self.clock()
         self._pending = (self.iteration, losses, self.task.health, (now - self._mark) * 1e3, waited * 1e3)
@@ -203,7 +242,7 @@ class Trainer:
         cadence, iteration = self.cadence, self.iteration
         if cadence.history_every and self.history_batch is not None and iteration % cadence.history_every == 0:
             self._flush()
-            self.emit(Previewed(iteration, self.task.preview(self.history_batch), history=True))
+            self.emit(Previewed(iteration, self._lean(self.history_batch), history=True))
         due = iteration == 1
         due |= 0 < cadence.save_seconds <= now - self._saved_at
         due |= cadence.save_iterations > 0 and iteration % cadence.save_iterations == 0
@@ -255,11 +294,7 @@ class Trainer:
             return False
         self.saver.wait()
         self._rolled_back, self._pending = True, None
-        for line in (text, *rescue.roll_back()):
-            self.emit(Warned(line))
-        guard.restart()
-        self._saved_iteration = self.iteration
-        self.emit(Started(self.name, self.iteration, self.cadence.target, self.task.loss_names, self._history()))
+        self._begin_again([text, *rescue.roll_back()])
         return True
 
     def _save(self, quietly: bool = False) -> None:
@@ -283,7 +318,7 @@ class Trainer:
         self._saved_iteration, self._saved_at = self.iteration, self.clock()
 
     def _pages(self) -> list[Page]:
-        return self.task.preview(self._batch) if self._batch is not None else []
+        return self._lean(self._batch) if self._batch is not None else []
 
     def _preview(self) -> None:
         self._flush()
@@ -296,15 +331,22 @@ class Trainer:
         self.saver.wait()
         self.emit(TargetReached(self.iteration))
 
-    def leave(self, reason: str) -> str:
-        """Saves what is not saved yet, unless it is suspect, and says goodbye; `run` does so itself."""
-        self._flush()
+    def _keep(self) -> None:
         if self._state() is not State.HEALTHY and self.rescue is not None:
             self.emit(Warned(f"The suspect state is kept in {self.rescue.keep_suspect()}; the good files stay."))
         elif self.iteration > self._saved_iteration:
             self._save()
             if not self._hurried:
                 self._preview()
+
+    def leave(self, reason: str) -> str:
+        """Saves what is not saved yet, unless it is suspect, and says goodbye; `run` does so itself."""
+        self._flush()
+        if not self._lost:
+            self._keep()
         self.saver.wait()
+        if reason == "memory":
+            model = "The model is what was saved last." if self.iteration else "No model is written."
+            self.emit(Failed(f"Training ends, as an iteration does not fit into memory. {model}"))
         self.emit(Stopped(self.iteration, reason))
         return reason

@@ -101,6 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start a part anew, missing or not, such as inter_AB or GAN (repeatable)",
     )
     ours.add_argument(
+        "--on-oom",
+        choices=("ask", "halve", "stop"),
+        default="ask",
+        help="where an iteration does not fit into memory: ask (the default; stop where nobody can be asked), go on "
+        "with half the batch for this run, or stop; the model is saved either way",
+    )
+    ours.add_argument(
         "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
     )
 
@@ -150,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     from core.modeldir import ModelDir
-    from mainscripts import train_faces, train_run, train_setup, verb
+    from mainscripts import train_faces, train_memory, train_run, train_setup, verb
 
     def say(text: str) -> None:
         print(text, file=stdout, flush=True)
@@ -171,7 +178,8 @@ def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
             for note in directory.recover():
                 say(note)
         setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
-        task = train_setup.build(setup, args.reinit, terminal, say)
-        if not there:  # a folder is made only once nothing is left to be wrong
-            stack.enter_context(directory.lock())
-        return train_run.train(setup, task, args, stdin, stdout)
+        with train_memory.told(setup):
+            task = train_setup.build(setup, args.reinit, terminal, say)
+            if not there:  # a folder is made only once nothing is left to be wrong
+                stack.enter_context(directory.lock())
+            return train_run.train(setup, task, args, stdin, stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -17,13 +18,15 @@ from core import previewsample
 from core.backups import BackupRules
 from core.batch import Batch, Side
 from core.device import describe
-from core.events import Command, Commands, Event, Failed, Previewed, Stopped, Warned
+from core.events import Command, Commands, Event, Failed, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
-from core.modeldir import ModelDir
+from core.memory import out_of_memory
+from core.modeldir import ModelDir, ModelError
 from core.options import Values
 from core.saver import BackgroundSaver
 from core.summary import summary
 from core.trainer import Cadence, Trainer
+from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
@@ -40,15 +43,17 @@ def start_loader(
     warn: Callable[[str], None],
     seed: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    size: int | None = None,
+    position: int | None = None,
 ) -> Loader:
-    """The sample generator, from the run's position on."""
+    """The sample generator, with the run's batch size and from its position on unless others are given."""
     return Loader(
         setup.facesets,
         setup.requests,
-        setup.values["batch_size"],
+        setup.values["batch_size"] if size is None else size,
         seed=setup.seed if seed is None else seed,
         workers=default_workers() if workers is None else workers,
-        position=setup.position,
+        position=setup.position if position is None else position,
         warn=warn,
         stopping=stopping,
     )
@@ -61,11 +66,9 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         stops = stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
         stops.emit = sinks.emit
-        loader = stack.enter_context(
-            start_loader(
-                setup, args.workers, lambda text: sinks.emit(Warned(text)), stopping=lambda: stop_waits(commands)
-            )
-        )
+        samples = stack.enter_context(_samples(setup, args, sinks, commands))
+        ask = asker(sinks, stdin, stdout, lambda: stop_waits(commands))
+        room = Room(setup.device.torch_name, task, samples, args.on_oom, ask, sinks.emit)
         history_batch = _history_batch(setup, task, sinks, commands, stops.asked, stdout)
         print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
                       describe(setup.device)), file=stdout, flush=True)  # fmt: skip
@@ -74,15 +77,14 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
             backup_rules(setup.values),
         )  # fmt: skip
         stops.standing = saver.standing
+        emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
         trainer = Trainer(
-            setup.directory.full_name, task, loader, sinks.emit, commands, saver, cadence(setup, args),
+            setup.directory.full_name, task, samples, emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,
-            Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task),
+            Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task), room,
         )  # fmt: skip
         sinks.listen()
-        if setup.data is None:
-            setup.directory.write_default_options(setup.values.chosen)
-        code = _run(trainer, saver, sinks.emit)
+        code = _run(trainer, saver, sinks.emit, setup.device.torch_name)
         if not saver.close():
             sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
             code = EXIT_FAILED
@@ -90,15 +92,47 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
         return code
 
 
+def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Commands) -> Samples:
+    def warn(text: str) -> None:
+        sinks.emit(Warned(text))
+
+    def start(size: int, position: int) -> Loader:
+        waits = functools.partial(stop_waits, commands)
+        return start_loader(setup, args.workers, warn, stopping=waits, size=size, position=position)
+
+    return Samples(start, setup.values["batch_size"], setup.position)
+
+
+def _keep_answers(setup: Setup, emit: Callable[[Event], None]) -> Callable[[Event], None]:
+    """An `emit` that makes a new model's answers the defaults of the next one, once they are known to work."""
+    kept = threading.Event()
+
+    def hear(event: Event) -> None:
+        emit(event)
+        if isinstance(event, Stepped) and not kept.is_set():
+            kept.set()
+            try:
+                setup.directory.write_default_options(setup.values.chosen)
+            except OSError as error:
+                emit(Warned(f"These answers could not be kept as defaults for the next model: {error}"))
+
+    return hear
+
+
 class SavedModel:
-    """The rescue of a collapsed model: its own files, as last saved."""
+    """The rescue of a model that is no good any more: its own files, as last saved."""
 
     def __init__(self, setup: Setup, task: Task) -> None:
         self._setup, self._task = setup, task
 
-    def roll_back(self) -> list[str]:
+    def reload(self) -> list[str]:
         directory, task = self._setup.directory, self._task
-        notes = task.load(directory.folder, directory.name)
+        if not directory.data_path.exists():
+            raise ModelError("Nothing was saved before, so there is nothing to go back to.")
+        return task.load(directory.folder, directory.name)
+
+    def roll_back(self) -> list[str]:
+        task, notes = self._task, self.reload()
         softer = task.soften()
         milder = f"with milder settings: {', '.join(softer)}" if softer else "with the same settings, none being milder"
         return [*notes, f"Back at the last good state, iteration {task.iteration}, {milder}."]
@@ -213,9 +247,9 @@ def _history_batch(
     return previewsample.from_stored(task.data.sample_for_preview, setup.requests)
 
 
-def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]) -> int:
+def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None], device: str) -> int:
     try:
-        return EXIT_COLLAPSED if trainer.run() == "collapse" else EXIT_OK
+        return {"collapse": EXIT_COLLAPSED, "memory": EXIT_FAILED}.get(trainer.run(), EXIT_OK)
     except KeyboardInterrupt:
         emit(Failed(f"Aborted by a second Ctrl-C. {saver.standing()}"))
         code = EXIT_LEFT
@@ -224,7 +258,9 @@ def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None]
         trainer.leave("error")  # between two iterations the model is sound: what was learned is kept
         return EXIT_FAILED
     except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
-        emit(Failed(f"{error}\n{traceback.format_exc()}The files of the last save are untouched."))
+        short = out_of_memory(error)
+        text = f"Out of memory. {figures(error, device)} " if short else f"{error}\n{traceback.format_exc()}"
+        emit(Failed(f"{text}The files of the last save are untouched."))
         code = EXIT_FAILED
     emit(Stopped(trainer.iteration, "error"))
     return code

@@ -7,7 +7,7 @@ import os
 import queue
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -44,7 +44,7 @@ class Sinks:
         self._stack.callback(lambda: self._keys.close())
         self._window_open = False
         problem = display_problem(os.environ, sys.platform) if window else "not wanted"
-        self._add(
+        self._console = self._add(
             ConsoleSink(
                 stdout,
                 width=lambda: shutil.get_terminal_size().columns,
@@ -77,6 +77,16 @@ class Sinks:
             self._keys.close()
             self._keys = StopKeys(self._stdin, self._commands)
 
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """The terminal for a question: all that was said is printed, and keys are not listened for meanwhile."""
+        self._keys.close()
+        self._console.drain()
+        try:
+            yield
+        finally:
+            self.listen()
+
     def has_window(self) -> bool:
         return self._window_open
 
@@ -88,10 +98,11 @@ class Sinks:
         for sink in self._sinks:
             sink(event)
 
-    def _add(self, sink: Callable[[Event], object], name: str) -> None:
+    def _add(self, sink: Callable[[Event], object], name: str) -> Background:
         background = Background(sink, name=name)
         self._stack.callback(background.close, 30.0)
         self._sinks.append(background)
+        return background
 
     def _warn(self, text: str) -> None:
         self.emit(Warned(text))

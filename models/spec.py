@@ -48,6 +48,15 @@ class Task(ABC):
     def iteration(self) -> int:
         return self.data.iter
 
+    @property
+    def torn(self) -> bool:
+        """Whether an error cut an update short, so that the weights are of two iterations: to be loaded, not saved."""
+        return False
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Gives back memory after a step or a preview that failed. The model stays as it is."""
+
     def step(self, batch: Batch) -> dict[str, Any]:
         """One training step; returns each loss as a 0-d tensor on the device (mean over the batch).
 

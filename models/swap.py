@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core import losses
+from core import losses, memory
 from core.batch import ARRAYS, Batch, Page, Swap
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
@@ -91,6 +91,17 @@ class SwapTask(Task):
         if not self.optimizers:
             raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
         return self.optimizers["src_dst_opt"]
+
+    @property
+    def torn(self) -> bool:
+        """Every optimizer knows of its own update. Between two of them all weights are whole: the network may then be
+        a step ahead of an adversary, which does no harm."""
+        return any(optimizer.torn for optimizer in self.optimizers.values())
+
+    def let_go(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        memory.give_back(str(self.device))
 
     def upload(self, array: Any, name: str) -> Tensor:
         """The array `name` of a sample, (N, C, H, W), on the task's device in float32. Raises ValueError for another
@@ -279,8 +290,11 @@ class SwapTask(Task):
             if stem in parts:
                 load_state(module, parts[stem])
         for stem, optimizer in self.optimizers.items():
-            if stem in parts and (note := optimizer.load_state(parts[stem])):
-                notes.append(note)
+            if stem in parts:
+                if note := optimizer.load_state(parts[stem]):
+                    notes.append(note)
+            elif optimizer.torn:
+                optimizer.forget()
         return notes
 
 
