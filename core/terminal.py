@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -58,13 +59,14 @@ class WatchedTerminal:
         print(text, file=self._stdout, flush=True)
 
     def ask(self, prompt: str) -> str:
-        print(prompt, end="", file=self._stdout, flush=True)
-        while not self._gone():
-            if _key_waiting(self._stdin, 0.2):
-                if line := self._stdin.readline():
-                    return line.rstrip("\r\n")
-                break
-        self.say("")
+        with contextlib.suppress(OSError):  # the terminal was closed
+            print(prompt, end="", file=self._stdout, flush=True)
+            while not self._gone():
+                if _key_waiting(self._stdin, 0.2):
+                    if line := self._stdin.readline():
+                        return line.rstrip("\r\n")
+                    break
+            self.say("")
         raise Leave
 
     def enter_within(self, seconds: float) -> bool:

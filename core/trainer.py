@@ -182,11 +182,11 @@ class Trainer:
     def _make_room(self, relief: Relief) -> bool:
         self._batch, self._unused = None, False
         self.task.let_go()
+        if self.iteration > self._saved_iteration and not self.task.torn:  # before a question that may wait for long
+            self._save()
         self.emit(Warned(relief.explain(self.iteration)))
         if self.task.torn and not self._reload():
             return False
-        if self.iteration > self._saved_iteration:  # before a question that may wait for long
-            self._save()
         halved = relief.halve(self._position)
         if halved is None:
             return False
