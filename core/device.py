@@ -1,4 +1,4 @@
-"""The only place that asks PyTorch about devices: which there are, how much memory, names for the user."""
+"""Which devices PyTorch has, how much memory they have, names for the user. How much is in use: core/memory.py."""
 
 from __future__ import annotations
 
