@@ -46,11 +46,11 @@ class Usage:
     total: int | None = None
 
     def words(self) -> str:
-        """`Main memory: at most 2.1 GB were held by this program, 0.3 GB of 15.9 GB are free.`"""
+        """`Main memory: at most 2.1 GB were held by this program, 0.3 GB of 15.9 GB are free now.`"""
         peak = "how much this program held is unknown" if self.peak is None else f"at most {size(self.peak)} were held "
         peak += "" if self.peak is None else "by this program"
         total = "" if self.total is None else f" of {size(self.total)}"
-        free = "how much is free is unknown" if self.free is None else f"{size(self.free)}{total} are free"
+        free = "how much is free is unknown" if self.free is None else f"{size(self.free)}{total} are free now"
         return f"{self.where}: {peak}, {free}."
 
 

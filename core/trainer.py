@@ -184,6 +184,7 @@ class Trainer:
         self.task.let_go()
         if self.iteration > self._saved_iteration and not self.task.torn:  # before a question that may wait for long
             self._save()
+            self.saver.wait()
         self.emit(Warned(relief.explain(self.iteration)))
         if self.task.torn and not self._reload():
             return False

@@ -80,7 +80,7 @@ def test_what_is_unknown_is_said_to_be() -> None:
         "Graphics card: how much this program held is unknown, how much is free is unknown."
     )
     words = Usage("Main memory", 2_100_000_000, 1, 30_000_000, 16_000_000_000).words()
-    assert words == "Main memory: at most 2.1 GB were held by this program, 30 MB of 16.0 GB are free."
+    assert words == "Main memory: at most 2.1 GB were held by this program, 30 MB of 16.0 GB are free now."
 
 
 def test_changes_are_counted_on_the_model_in_hand_which_stays() -> None:
