@@ -6,7 +6,6 @@ of a snapshot is kept for the next one; a second is used where a save comes befo
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
 from collections.abc import Callable, Mapping
@@ -17,10 +16,12 @@ from typing import Any
 
 from core.backups import RULES, BackupRules
 from core.events import BackedUp, Event, Saved, Saving, Warned
+from core.memory import out_of_memory
 from core.modeldir import ModelData, ModelDir, ModelError, Part
 from core.options import Values
 from core.runstate import RunState
 from core.savejournal import WEIGHTY
+from core.shortage import FAILURES
 from core.snapshot import Snapshot
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -64,8 +65,7 @@ class BackgroundSaver:
         self._waiting: list[_Save | _Backup] = []  # at most one of each
         self._busy = self._closing = False
         self._spare: Snapshot | None = Snapshot()
-        with contextlib.suppress(MemoryError):  # told when it comes to a save
-            task.parts(self._spare)  # fetches the memory now: the first save would keep the loop waiting for it
+        self._copy(self._spare)  # fetches the memory now, as the first save would keep the loop waiting for it
         self._saved_ok = True
         self._stamps = self._look()
         self._standing = task.data.iter
@@ -78,10 +78,8 @@ class BackgroundSaver:
         self._emit(Saving(data.iter))
         with self._turn:
             snapshot, self._spare = self._spare or Snapshot(), None
-        snapshot.restart()
-        try:
-            parts = self._task.parts(snapshot)
-        except MemoryError:
+        parts = self._copy(snapshot)
+        if parts is None:
             self._saved_ok = False
             self._emit(Warned("Not enough memory to save. Close other programs; training goes on and tries again."))
             return
@@ -94,6 +92,17 @@ class BackgroundSaver:
             else:
                 self._waiting.append(job)
             self._turn.notify_all()
+
+    def _copy(self, snapshot: Snapshot) -> Mapping[str, Part] | None:
+        """The model as it is now; None where there is no memory for that."""
+        snapshot.restart()
+        try:
+            parts: Mapping[str, Part] = self._task.parts(snapshot)
+        except FAILURES as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        return parts
 
     def backup(self) -> None:
         """Of what is saved by then: after a save that was asked for before."""

@@ -190,12 +190,13 @@ def test_what_was_there_before_the_start_is_no_surprise(make: Make, tmp_path: Pa
     assert saver.close() is True and of(events, Warned) == [] and the_iteration(model(tmp_path)) == 10
 
 
-def test_too_little_memory_for_a_snapshot_is_a_warning(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_for_a_snapshot_is_a_warning(make: Make, tmp_path: Path, error: Exception) -> None:
     task, saver, events = make(model(tmp_path))
     task.advance(1)
 
     def parts(copy: Copy = to_dfl) -> dict[str, Part]:
-        raise MemoryError
+        raise error
 
     task.parts, good = parts, task.parts  # type: ignore[method-assign]
     saver.save(None, 1)
