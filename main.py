@@ -10,6 +10,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
+
+from mainscripts.verb import guarded
 
 VERBS = {
     ("train",): ("mainscripts.train", "train a model on two facesets"),
@@ -41,17 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     for verb, (module_name, phrase) in VERBS.items():
         if tuple(words[: len(verb)]) == verb:
-            try:
-                module = importlib.import_module(module_name)
-                title = f"main.py {' '.join(verb)}"
-                parser = argparse.ArgumentParser(prog=title, description=f"{phrase.capitalize()}.")
-                module.add_arguments(parser)
-                return int(module.run(parser.parse_args(words[len(verb) :])))
-            except KeyboardInterrupt:
-                print("\nLeft.", file=sys.stderr)
-                return 130
+            return guarded(partial(_run, verb, module_name, phrase, words[len(verb) :]), left="Left.")
     print(f"main.py: {words[0]!r} is not a verb.\n\n{usage()}", file=sys.stderr)
     return 2
+
+
+def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str]) -> int:
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=f"{phrase.capitalize()}.")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(words)))
 
 
 if __name__ == "__main__":

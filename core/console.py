@@ -22,8 +22,10 @@ from core.events import (
     Command,
     Event,
     Failed,
+    Noted,
     Saved,
     Saving,
+    Staged,
     Started,
     Stepped,
     Stopped,
@@ -31,6 +33,8 @@ from core.events import (
     Warned,
 )
 from core.sinks import Every, ask
+
+LONG_S = 5.0
 
 
 class ConsoleSink:
@@ -57,6 +61,7 @@ class ConsoleSink:
         self._live = stream.isatty()
         self._due = Every(every, clock)
         self._pending = 0  # length of the text a carriage return would overwrite
+        self._open = ""  # the stage whose line waits for its seconds
         self._ms = 0.0
         self._past = False  # the run began at or beyond its target
         self._gone = False
@@ -85,6 +90,10 @@ class ConsoleSink:
                     self._print("You can use preview now.")
         elif isinstance(event, BackedUp):
             self._print(f"Backup made: {event.folder}")
+        elif isinstance(event, Staged):
+            self._staged(event)
+        elif isinstance(event, Noted):
+            self._print(event.text)
         elif isinstance(event, Warned):
             self._print(f"Warning: {event.text}")
         elif isinstance(event, Failed):
@@ -102,15 +111,36 @@ class ConsoleSink:
         if event.iteration == 0:
             self._print("Trying to do the first iteration. If an error occurs, reduce the model parameters.")
 
+    def _staged(self, event: Staged) -> None:
+        """`Initializing models... 1.2 s` on one line; where others came between, the seconds are left to the summary
+        of the start, unless they are many."""
+        if event.seconds is None:
+            self._print(f"{event.name}...", end="")
+            self._open = event.name
+        elif event.failed:
+            self._close_line()  # why is told by others
+        elif self._open == event.name:
+            self._open = ""
+            self._write(f" {event.seconds:.1f} s\n")
+        elif event.seconds >= LONG_S:
+            self._print(f"{event.name}: {event.seconds:.1f} s")
+
+    def _close_line(self) -> None:
+        if self._open:
+            self._open = ""
+            self._write("\n")
+
     def _overwrite(self, text: str) -> None:
+        self._close_line()
         text = text[: max(10, self._width() - 1)]  # a line that wraps could not be overwritten
         self._write("\r" + text.ljust(self._pending))
         self._pending = len(text)
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, end: str = "\n") -> None:
+        self._close_line()
         start = "\r" if self._pending else ""
         first, *rest = text.split("\n")
-        self._write(start + "\n".join([first.ljust(self._pending), *rest]) + "\n")
+        self._write(start + "\n".join([first.ljust(self._pending), *rest]) + end)
         self._pending = 0
 
     def _write(self, text: str) -> None:

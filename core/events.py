@@ -77,17 +77,35 @@ class TargetReached:
 
 
 @dataclass(frozen=True)
-class Warned:
-    """Something the user should know; training goes on."""
+class Noted:
+    """A line for the user that is no warning."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Training cannot go on."""
+class Staged:
+    """A stage of the start begins or, with its `seconds`, has ended, well or failed."""
+
+    name: str
+    seconds: float | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know; training goes on. trace: what only the log shows."""
 
     text: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Training cannot go on. trace: what only the log shows."""
+
+    text: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,8 @@ class Stopped:
     reason: str
 
 
-Event = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReached | Warned | Failed | Stopped
+Progress = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReached | Stopped
+Event = Progress | Noted | Staged | Warned | Failed
 
 
 @dataclass(frozen=True)

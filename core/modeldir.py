@@ -25,6 +25,7 @@ from core.modeldata import LossHistory as LossHistory
 from core.modeldata import ModelData as ModelData
 from core.modeldata import ModelError as ModelError
 from core.options import Values
+from core.runlog import ENDING as LOG
 from core.runstate import MAX_BYTES as STATE_LIMIT
 from core.runstate import RunState
 from core.savejournal import JournalError, SaveJournal
@@ -47,6 +48,7 @@ class ModelDir:
         self.data_path = self.path("data.dat")
         self.summary_path = self.path("summary.txt")
         self.state_path = self.path(STATE)
+        self.log_path = self.path(LOG)
         self.history_folder = self.path("history")
         self.backups_folder = self.path("autobackups")
         self.default_options_path = self.folder / f"{class_name}_default_options.dat"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -160,10 +161,11 @@ class BackgroundSaver:
                 self._emit(BackedUp(saved.iteration if saved else job.iteration, folder))
         except ModelError as error:
             self._emit(Warned(f"{error} Training goes on."))
-        except (OSError, ValueError, TypeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001  # a thread that died would let every later save wait for ever
             saving = isinstance(job, _Save)
             self._saved_ok = self._saved_ok and not saving
-            self._emit(Warned(f"Could not {'save' if saving else 'back up'} in {self._told(error)}"))
+            text = f"Could not {'save' if saving else 'back up'} in {self._told(error)}"
+            self._emit(Warned(text, traceback.format_exc()))
 
     def _write(self, job: _Save) -> None:
         start = self._clock()

@@ -62,10 +62,7 @@ def run(args: argparse.Namespace) -> int:
             f"exportdfm needs {' and '.join(absent)}. To install: bash bat/linux/6_export_SAEHD_as_dfm.sh (Windows: "
             rf'"bat\windows\6) export SAEHD as dfm.bat"), or: pip install {" ".join(absent)}'
         )
-    try:
-        return guarded(lambda: _export(args, sys.stdin, sys.stdout))
-    except ImportError as error:
-        return refuse(f"{error.name or 'a package'} is installed but does not work: {error}")
+    return guarded(lambda: _export(args, sys.stdin, sys.stdout))
 
 
 def _export(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:

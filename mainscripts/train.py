@@ -3,7 +3,7 @@
     python main.py train --training-data-src-dir S --training-data-dst-dir D --model-dir M --model SAEHD
 
 Wires questions -> options -> facesets -> task -> sinks. What can go wrong is found before a network is built, is
-told in one line, and leaves the disk as it was.
+told in one message, and leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from core.runlog import RunLog
+
+if TYPE_CHECKING:
+    from core.stages import Stages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +115,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument(
         "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
     )
+    ours.add_argument(
+        "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
+        help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",
+    )  # fmt: skip
 
 
 def folder(text: str) -> Path:
@@ -152,34 +161,51 @@ def run(args: argparse.Namespace) -> int:
             "a stranger could misuse. Use your system's scheduler instead.",
             verb.EXIT_USAGE,
         )
-    return verb.guarded(lambda: _train(args, sys.stdin, sys.stdout))
+    log = RunLog(sys.argv)
+    return verb.guarded(lambda: _watched(args, log, sys.stdin, sys.stdout), log)
 
 
-def _train(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
-    from core.modeldir import ModelDir
-    from mainscripts import train_faces, train_memory, train_run, train_setup, verb
+def _watched(args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextIO) -> int:
+    """The training with somebody who tells its stages and where it is stuck."""
+    from mainscripts import train_watch
 
-    def say(text: str) -> None:
-        print(text, file=stdout, flush=True)
+    with train_watch.watched(log, args.watchdog, stdout) as stages:
+        return _train(args, log, stages, stdin, stdout)
+
+
+def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO, stdout: TextIO) -> int:
+    from core.stages import FACES, MODEL, TORCH, Asked
+    from mainscripts import verb
 
     terminal = verb.find_terminal(stdin, stdout, args.ask)
+    if terminal is not None:
+        terminal = Asked(terminal, stages)
+    say = stages.say
     say("Running trainer.")
+    with stages.stage("Loading PyTorch", TORCH):
+        from core.modeldir import ModelDir
+        from mainscripts import train_faces, train_memory, train_run, train_setup, train_watch
     spec = train_setup.find_spec(args.model)
-    folders = train_faces.open_folders(args, say)
+    with stages.stage("Loading samples", FACES):
+        folders = train_faces.open_folders(args, say, stages.beat)
     name = train_setup.choose_name(args, spec, terminal, say)
     directory = ModelDir(args.model_dir, name, spec.name)
     if args.debug:
-        setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
-        return train_run.show_samples(setup, args, stdin, stdout)
+        setup = train_setup.prepare(args, directory, spec, terminal, folders, stages)
+        return train_run.show_samples(setup, args, stages, log, stdin, stdout)
     with contextlib.ExitStack() as stack:
         there = directory.folder.is_dir()
         if there:
-            stack.enter_context(directory.lock())
-            for note in directory.recover():
-                say(note)
-        setup = train_setup.prepare(args, directory, spec, terminal, folders, say)
+            with stages.stage("Opening the model", MODEL, shown=False):
+                stack.enter_context(directory.lock())
+                log.place(directory.log_path if directory.data_path.exists() else None)
+                for note in directory.recover():
+                    say(note)
+        setup = train_setup.prepare(args, directory, spec, terminal, folders, stages)
         with train_memory.told(setup):
-            task = train_setup.build(setup, args.reinit, terminal, say)
+            task = train_setup.build(setup, args.reinit, terminal, stages)
             if not there:  # a folder is made only once nothing is left to be wrong
                 stack.enter_context(directory.lock())
-            return train_run.train(setup, task, args, stdin, stdout)
+            log.place(directory.log_path)
+            stack.enter_context(train_watch.crashes_kept(log.open()))
+            return train_run.train(setup, task, args, stages, log, stdin, stdout)

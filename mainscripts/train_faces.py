@@ -18,6 +18,7 @@ from samplelib.faceset import Faceset, FacesetError
 from samplelib.process import suitable
 
 Say = Callable[[str], None]
+Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,16 @@ class Folders:
     pretraining: Path | None
 
 
-def open_folders(args: argparse.Namespace, say: Say) -> Folders:
-    """src and dst, without decoding a picture. Raises FacesetError for a folder of no use, unless pretraining may do
-    without it."""
+def open_folders(args: argparse.Namespace, say: Say, tick: Tick) -> Folders:
+    """src and dst, without decoding a picture; tick is called after each face.
+
+    Raises FacesetError for a folder of no use, unless pretraining may do without it.
+    """
     pretraining: Path | None = args.pretraining_data_dir
     sides: dict[str, Faceset] = {}
     for side, folder in (("src", args.training_data_src_dir), ("dst", args.training_data_dst_dir)):
         try:
-            sides[side] = _open(folder, side, say)
+            sides[side] = _open(folder, side, say, tick)
         except FacesetError as error:
             if pretraining is None:
                 raise
@@ -51,7 +54,7 @@ def open_folders(args: argparse.Namespace, say: Say) -> Folders:
 
 
 def choose_faces(
-    folders: Folders, values: Values, requests: Mapping[str, SampleRequest], say: Say
+    folders: Folders, values: Values, requests: Mapping[str, SampleRequest], say: Say, tick: Tick
 ) -> dict[str, Faceset]:
     """The faces of each side, those that cannot show the model's area left out.
 
@@ -59,20 +62,20 @@ def choose_faces(
     """
     if values.get("pretrain"):
         request = next(iter(requests.values()))
-        return dict.fromkeys(requests, _pretraining_faces(folders.pretraining, request, say))
+        return dict.fromkeys(requests, _pretraining_faces(folders.pretraining, request, say, tick))
     if folders.problem is not None:
         raise folders.problem
     return {side: suitable(folders.sides[side], request, _named(say, side)) for side, request in requests.items()}
 
 
-def _pretraining_faces(folder: Path | None, request: SampleRequest, say: Say) -> Faceset:
+def _pretraining_faces(folder: Path | None, request: SampleRequest, say: Say, tick: Tick) -> Faceset:
     if folder is None:
         raise OptionError(
             "pretrain: pretraining needs faces of many people, and --pretraining-data-dir is not given. Give a faceset "
             "with --pretraining-data-dir DIR, or switch pretraining off (--set pretrain=n)."
         )
     try:
-        faces = suitable(_open(folder, "pretraining", say), request, _named(say, "pretraining"))
+        faces = suitable(_open(folder, "pretraining", say, tick), request, _named(say, "pretraining"))
     except FacesetError as error:
         raise FacesetError(
             f"--pretraining-data-dir: {error}\nGive a faceset of many people, or switch pretraining off "
@@ -82,9 +85,9 @@ def _pretraining_faces(folder: Path | None, request: SampleRequest, say: Say) ->
     return faces
 
 
-def _open(folder: Path, name: str, say: Say) -> Faceset:
+def _open(folder: Path, name: str, say: Say, tick: Tick) -> Faceset:
     tell = _named(say, name)
-    faces = Faceset.open(folder, tell)
+    faces = Faceset.open(folder, tell, tick)
     for line in faces.summary():
         tell(line)
     return faces

@@ -18,6 +18,7 @@ from core.modeldir import ModelError
 from core.options import Option
 from core.prompts import Leave
 from core.shortage import FAILURES
+from core.stages import Stages
 from core.terminal import WatchedTerminal
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
@@ -130,7 +131,9 @@ def told(setup: Setup) -> Iterator[None]:
         raise ModelError(f"{text}\n{advice(found)}\nNo file of the model was written.")
 
 
-def asker(sinks: Sinks, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool]) -> Callable[[int], bool] | None:
+def asker(
+    sinks: Sinks, stages: Stages, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool]
+) -> Callable[[int], bool] | None:
     """Asks the person at the terminal whether to go on with a smaller batch; None where there is none. Who leaves
     instead (`gone()`: by Ctrl-C, a closed terminal or Enter in the window) does not go on."""
     if not (stdin.isatty() and stdout.isatty()):
@@ -143,7 +146,7 @@ def asker(sinks: Sinks, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool])
             "was learned is saved. --on-oom halve or stop answers this in advance.",
             default="halve", choices=("halve", "stop"),
         )  # fmt: skip
-        with sinks.quiet():
+        with sinks.quiet(), stages.waiting():
             terminal = WatchedTerminal(stdin, stdout, gone)
             try:
                 return bool(prompts.ask_row(terminal, row, "halve") == "halve")

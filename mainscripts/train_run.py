@@ -23,14 +23,16 @@ from core.guard import Guard
 from core.memory import out_of_memory
 from core.modeldir import ModelDir, ModelError
 from core.options import Values
+from core.runlog import RunLog, log_sink
 from core.saver import BackgroundSaver
+from core.stages import BUSY, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
 from core.summary import summary
 from core.trainer import Cadence, Trainer
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
-from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK
+from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
 
@@ -59,32 +61,38 @@ def start_loader(
     )
 
 
-def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
+def train(
+    setup: Setup, task: Task, args: argparse.Namespace, stages: Stages, log: RunLog, stdin: TextIO, stdout: TextIO
+) -> int:
     """Trains until stopped; returns the exit code."""
     commands: Commands = queue.Queue()
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(Stops(commands, args.stop_within))
-        sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
+        sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
+        stack.enter_context(stages.tell_by(sinks.emit))
         stops.emit = sinks.emit
-        samples = stack.enter_context(_samples(setup, args, sinks, commands))
-        ask = asker(sinks, stdin, stdout, lambda: stop_waits(commands))
+        with stages.stage("Starting sample workers", WORKERS):
+            samples = stack.enter_context(_samples(setup, args, sinks, commands))
+        ask = asker(sinks, stages, stdin, stdout, lambda: stop_waits(commands))
         room = Room(setup.device.torch_name, task, samples, args.on_oom, ask, sinks.emit)
-        history_batch = _history_batch(setup, task, sinks, commands, stops.asked, stdout)
-        print(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
-                      describe(setup.device)), file=stdout, flush=True)  # fmt: skip
+        history_batch = _history_batch(setup, task, sinks, commands, stops.asked, stages)
+        stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
+                           describe(setup.device)))  # fmt: skip
         saver = BackgroundSaver(
             task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
             backup_rules(setup.values),
         )  # fmt: skip
         stops.standing = saver.standing
         emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
+        pulse = Pulse(stages, samples, emit, COMPILING if setup.device.key != "CPU" else BUSY)
         trainer = Trainer(
-            setup.directory.full_name, task, samples, emit, commands, saver, cadence(setup, args),
+            setup.directory.full_name, task, pulse, pulse.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,
             Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task), room,
         )  # fmt: skip
         sinks.listen()
-        code = _run(trainer, saver, sinks.emit, setup.device.torch_name)
+        code = _run(trainer, saver, sinks.emit, setup.device.torch_name, log)
+        stages.begin("Saving and leaving", MODEL, shown=False)
         if not saver.close():
             sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
             code = EXIT_FAILED
@@ -94,7 +102,7 @@ def train(setup: Setup, task: Task, args: argparse.Namespace, stdin: TextIO, std
 
 def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Commands) -> Samples:
     def warn(text: str) -> None:
-        sinks.emit(Warned(text))
+        sinks.emit(brief(text))
 
     def start(size: int, position: int) -> Loader:
         waits = functools.partial(stop_waits, commands)
@@ -144,7 +152,15 @@ class SavedModel:
         return str(beside.folder)
 
 
-def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Sinks:
+def brief(text: str) -> Warned:
+    """A warning of the sample generator: its first line is for the user, a traceback of a worker for the log."""
+    line, _, trace = text.partition("\n")
+    return Warned(line, trace)
+
+
+def _sinks(
+    setup: Setup, commands: Commands, args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextIO
+) -> Sinks:
     directory = setup.directory
     history = bool(setup.values["write_preview_history"])
     return Sinks(
@@ -155,6 +171,7 @@ def _sinks(setup: Setup, commands: Commands, args: argparse.Namespace, stdin: Te
         window=not args.no_preview,
         stays=not args.exit_at_target,
         history=history,
+        log=log_sink(log),
     )
 
 
@@ -184,17 +201,22 @@ def stop_waits(commands: Commands) -> bool:
         return any(command.name == "stop" for command in commands.queue)
 
 
-def show_samples(setup: Setup, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
+def show_samples(
+    setup: Setup, args: argparse.Namespace, stages: Stages, log: RunLog, stdin: TextIO, stdout: TextIO
+) -> int:
     """--debug: what the network would be fed, one page a side; `p` draws the next batch. Nothing is trained."""
     commands: Commands = queue.Queue()
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stops(commands, args.stop_within))
-        sinks = stack.enter_context(_sinks(setup, commands, args, stdin, stdout))
-        loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(Warned(text))))
-        print("Showing samples, training nothing: p draws the next ones, Enter ends.", file=stdout, flush=True)
+        sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
+        stack.enter_context(stages.tell_by(sinks.emit))
+        loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(brief(text))))
+        stages.say("Showing samples, training nothing: p draws the next ones, Enter ends.")
         sinks.listen()
         while True:
+            stages.iterate("samples", FACES)
             batch = next(loader)
+            stages.rest()
             pages = [(f"samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
             sinks.emit(Previewed(0, pages))
             command = _next(commands, sinks.attended)
@@ -220,7 +242,7 @@ def _sample_rows(side: Side) -> list[list[np.ndarray]]:
 
 
 def _history_batch(
-    setup: Setup, task: Task, sinks: Sinks, commands: Commands, asked: threading.Event, stdout: TextIO
+    setup: Setup, task: Task, sinks: Sinks, commands: Commands, asked: threading.Event, stages: Stages
 ) -> Batch | None:
     """The faces of the preview history: those stored with the model, or the first ones, or those the user picks.
     New ones are stored with the model. They are drawn apart from the training's samples, whose order stays."""
@@ -229,12 +251,16 @@ def _history_batch(
     if not setup.values["write_preview_history"] or (stored is not None and not choose):
         return stored
     if choose:
-        print("Choose the faces of the preview history in the window: p shows the next ones, space the next page, "
-              "Enter takes them.", file=stdout, flush=True)  # fmt: skip
+        stages.say(
+            "Choose the faces of the preview history in the window: p shows the next ones, space the next page, "
+            "Enter takes them."
+        )
         sinks.listen()
-    with start_loader(setup, 0, lambda text: sinks.emit(Warned(text)), seed=setup.seed ^ HISTORY_SEED) as loader:
+    with start_loader(setup, 0, lambda text: sinks.emit(brief(text)), seed=setup.seed ^ HISTORY_SEED) as loader:
         while True:
+            stages.iterate("faces of the preview history", FACES)
             batch = next(loader)
+            stages.rest()
             task.data.sample_for_preview = previewsample.to_stored(batch)
             if not choose:
                 break
@@ -247,20 +273,30 @@ def _history_batch(
     return previewsample.from_stored(task.data.sample_for_preview, setup.requests)
 
 
-def _run(trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None], device: str) -> int:
+def _run(
+    trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None], device: str, log: RunLog
+) -> int:
     try:
         return {"collapse": EXIT_COLLAPSED, "memory": EXIT_FAILED}.get(trainer.run(), EXIT_OK)
     except KeyboardInterrupt:
         emit(Failed(f"Aborted by a second Ctrl-C. {saver.standing()}"))
         code = EXIT_LEFT
     except LoaderError as error:
-        emit(Failed(f"No more samples: {error}."))
+        line, _, trace = str(error).partition("\n")
+        emit(Failed(f"No more samples: {line.rstrip(':.')}.{_details(log)}", f"{trace}\n{traceback.format_exc()}"))
         trainer.leave("error")  # between two iterations the model is sound: what was learned is kept
         return EXIT_FAILED
-    except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, the saver and the workers are to be ended well
+        show_traceback(error)
         short = out_of_memory(error)
-        text = f"Out of memory. {figures(error, device)} " if short else f"{error}\n{traceback.format_exc()}"
-        emit(Failed(f"{text}The files of the last save are untouched."))
+        text = f"Out of memory. {figures(error, device)}" if short else message_of(error)
+        emit(Failed(f"{text} The files of the last save are untouched.{_details(log)}", traceback.format_exc()))
         code = EXIT_FAILED
     emit(Stopped(trainer.iteration, "error"))
     return code
+
+
+def _details(log: RunLog) -> str:
+    """Where the traceback will be found."""
+    path = log.flush()
+    return f"\nDetails: {path}" if path is not None else ""

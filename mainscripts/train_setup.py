@@ -18,6 +18,7 @@ from core.device import Device
 from core.modeldir import ModelData, ModelDir, ModelError, saved_models
 from core.options import Option, OptionError, Values, defaults, find, settle
 from core.runstate import RunState
+from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
 from core.values import parse_sets
 from mainscripts.train_faces import Folders, choose_faces
 from models import MODELS, ModelSpec, Task
@@ -68,11 +69,12 @@ def choose_name(args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Ter
     return prompts.ask_model_name(terminal, saved)
 
 
-def choose_device(args: argparse.Namespace, terminal: prompts.Terminal | None) -> Device:
+def choose_device(args: argparse.Namespace, terminal: prompts.Terminal | None, stages: Stages) -> Device:
     """The device by flag, by question, or the one with most memory."""
     if args.cpu_only:
         return devices.CPU
-    found = devices.gpus()
+    with stages.stage("Looking for graphics cards", DEVICE):
+        found = devices.gpus()
     table = {device.key: device for device in (devices.CPU, *found)}
     if args.force_gpu_idxs is not None:
         if args.force_gpu_idxs.upper() not in table:
@@ -148,33 +150,36 @@ def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunSt
 
 def prepare(
     args: argparse.Namespace, directory: ModelDir, spec: ModelSpec, terminal: prompts.Terminal | None,
-    folders: Folders, say: Say,
+    folders: Folders, stages: Stages,
 ) -> Setup:  # fmt: skip
     """Everything from the stored record to the faces of each side, asking what is to be asked."""
+    say = stages.say
     given = parse_sets(args.sets)
     if args.target_iter is not None:
         given["target_iter"] = str(args.target_iter)
     say(f"Loading {directory.full_name} model...")
-    data = read_data(directory)
+    with stages.stage("Reading data.dat", MODEL, shown=False):
+        data = read_data(directory)
     if data is None:
         say("Model first run.")
-    device = choose_device(args, terminal)
+    device = choose_device(args, terminal, stages)
     if data is None and device.memory >= BIG_GPU:
         spec = spec.with_defaults(batch_size=8)
     values = choose_values(spec, given, directory, data, terminal, say)
     requests = spec.requests(values)
-    facesets = choose_faces(folders, values, requests, say)
+    with stages.stage("Choosing samples", FACES, shown=False):
+        facesets = choose_faces(folders, values, requests, say, stages.beat)
     state = random_state(directory, data, say)
     seed = state.seed if args.seed is None else args.seed
     return Setup(spec, directory, data, values, device, facesets, requests, seed, state.position)
 
 
-def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, say: Say) -> Task:
+def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, stages: Stages) -> Task:
     """The network, with the stored weights of an existing model. A missing part is asked about, never silently new."""
-    say("Initializing models...")
-    if setup.data is not None:
-        check_sizes(setup.spec, setup.values, setup.directory, reinit)
-    task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
+    with stages.stage("Initializing models", COMPILING if setup.device.key != "CPU" else BUSY):
+        if setup.data is not None:
+            check_sizes(setup.spec, setup.values, setup.directory, reinit)
+        task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
     wanted = list(reinit)
     parts = (*task.network_parts, *task.optional_parts)
     unknown = sorted(set(wanted) - set(parts))
@@ -185,8 +190,10 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, sa
     for stem in setup.directory.missing(task.network_parts):
         if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):
             wanted.append(stem)
-    for note in task.load(setup.directory.folder, setup.directory.name, wanted):
-        say(note)
+    with stages.stage("Loading weights", MODEL):
+        notes = task.load(setup.directory.folder, setup.directory.name, wanted)
+    for note in notes:
+        stages.say(note)
     if task.iteration != setup.data.iter:  # pretraining was switched off: a new count, on other faces
         setup.position = task.iteration
     return task

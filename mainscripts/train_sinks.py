@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from core.console import ConsoleSink, StopKeys
-from core.events import Command, Event, Warned
+from core.events import Command, Event, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
 from core.sinks import Background
 from core.window import Window, display_problem
@@ -22,7 +22,7 @@ class Sinks:
     """Every listener of one training. `emit` hands an event to all of them and never waits for one.
 
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
-    stays: whether training pauses at its target. history: whether preview history is written.
+    stays: whether training pauses at its target. history: whether preview history is written. log: keeps what is told.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Sinks:
         window: bool,
         stays: bool,
         history: bool = False,
+        log: Callable[[Event], object] = lambda event: None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
@@ -44,6 +45,8 @@ class Sinks:
         self._stack.callback(lambda: self._keys.close())
         self._window_open = False
         problem = display_problem(os.environ, sys.platform) if window else "not wanted"
+        self._log = Background(log, name="log")
+        self._stack.callback(self._log.close, 30.0)
         self._console = self._add(
             ConsoleSink(
                 stdout,
@@ -97,6 +100,8 @@ class Sinks:
     def emit(self, event: Event) -> None:
         for sink in self._sinks:
             sink(event)
+        if not isinstance(event, Stepped | Previewed):  # not to wake its thread for nothing
+            self._log(event)
 
     def _add(self, sink: Callable[[Event], object], name: str) -> Background:
         background = Background(sink, name=name)

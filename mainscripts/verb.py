@@ -1,17 +1,30 @@
-"""What the verbs share: exit codes, whom to ask, and one line for whatever goes wrong."""
+"""What the verbs share: exit codes, whom to ask, and one message for whatever goes wrong.
+
+Imports nothing that needs a package: a broken one has to be told too.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TextIO
 
-from core.modeldir import ModelError
+from core.failures import explain
 from core.options import OptionError
 from core.prompts import AnswerError, Leave, Terminal
+from core.runlog import RunLog
 from core.terminal import KeyboardTerminal, ListTerminal
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_LEFT = 0, 1, 2, 3, 130
+WRITTEN_FOR_USERS = (
+    ("core.modeldir", "ModelError"),
+    ("samplelib.faceset", "FacesetError"),
+    ("samplelib.loader", "LoaderError"),
+)
+TRACEBACK = "FACESMITH_TRACEBACK"
+"""Set to anything: tracebacks are shown, not only kept in the log."""
 
 
 def find_terminal(stdin: TextIO, stdout: TextIO, ask: bool) -> Terminal | None:
@@ -21,24 +34,50 @@ def find_terminal(stdin: TextIO, stdout: TextIO, ask: bool) -> Terminal | None:
     return ListTerminal(stdin, stdout) if ask else None
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """The exit code of `work`, or of what stopped it, which is told in one line."""
-    from samplelib.faceset import FacesetError
-    from samplelib.loader import LoaderError
-
+def guarded(work: Callable[[], int], log: RunLog | None = None, left: str = "Left without changing anything.") -> int:
+    """The exit code of `work`, or of what stopped it, which is told in one message; its traceback goes to the log
+    (default: a file in the temporary folder)."""
     try:
         return work()
     except (OptionError, AnswerError) as error:
         return refuse(str(error), EXIT_USAGE)
     except (Leave, KeyboardInterrupt):
-        print("\nLeft without changing anything.", file=sys.stderr, flush=True)
+        print(f"\n{left}", file=sys.stderr, flush=True)
         return EXIT_LEFT
-    except OSError as error:
-        return refuse(f"{error.filename or 'The system'}: {error.strerror or error}.")
-    except (ModelError, FacesetError, LoaderError) as error:
-        return refuse(str(error))
+    except Exception as error:  # noqa: BLE001  # the last one who can tell the user
+        return fail(error, log)
+
+
+def fail(error: Exception, log: RunLog | None) -> int:
+    """Tells an error and where its traceback is; returns the exit code. A message that was written for users says
+    everything: where the log is no file of a model, it is not pointed to for that."""
+    message, complete = message_of(error), log is None and isinstance(error, _written_for_users())
+    log = RunLog(sys.argv) if log is None else log
+    log.note(f"Error: {message}")
+    log.failure(error)
+    path = log.flush()
+    show_traceback(error)
+    return refuse(message if path is None or complete else f"{message}\nDetails: {path}")
+
+
+def show_traceback(error: Exception) -> None:
+    """For who asks for it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+
+
+def message_of(error: Exception) -> str:
+    """What to tell the user of an error."""
+    return str(error) if isinstance(error, _written_for_users()) else explain(error)
 
 
 def refuse(message: str, code: int = EXIT_FAILED) -> int:
     print(f"Error: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def _written_for_users() -> tuple[type[Exception], ...]:
+    """Errors whose text is the message. One whose module was never imported cannot have been raised, and importing it
+    here may be what failed."""
+    modules = [(sys.modules.get(module), name) for module, name in WRITTEN_FOR_USERS]
+    return tuple(getattr(module, name) for module, name in modules if hasattr(module, name))

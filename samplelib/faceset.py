@@ -112,8 +112,9 @@ class Faceset(Sequence[Sample]):
         self._yaws: Array | None = None
 
     @classmethod
-    def open(cls, folder: Path, warn: Warn) -> Faceset:
-        """Reads the heads of all faces; `warn` gets one line for each that is skipped, with the reason.
+    def open(cls, folder: Path, warn: Warn, tick: Callable[[], object] = lambda: None) -> Faceset:
+        """Reads the heads of all faces; `warn` gets one line for each that is skipped, with the reason; `tick` is
+        called after each that is read.
 
         A faceset.pak wins over the JPGs beside it, as in DFL. Raises FacesetError if no face is usable.
         """
@@ -128,7 +129,10 @@ class Faceset(Sequence[Sample]):
                 warn(f"{printable(name)}: {reason}; skipped")
 
         packed = (folder / pack.NAME).is_file()
-        faces = list(_packed_faces(folder, refuse) if packed else _loose_faces(folder, refuse))
+        faces = []
+        for face in _packed_faces(folder, refuse) if packed else _loose_faces(folder, refuse):
+            faces.append(face)
+            tick()
         if len(reasons) > _MAX_LINES:
             warn(f"{folder}: {len(reasons) - _MAX_LINES:,} more are skipped ({_counted(reasons[_MAX_LINES:])})")
         if not faces:

@@ -91,6 +91,7 @@ class Loader:
             if request.ct_mode != "none"
         }
         self._closed = False
+        self._patience = SLOW_S
         self._lent: int | None = None  # the ring slot whose views the caller holds
         self._pool: Pool | None = None
         self._buffers: list[SharedBuffer] = []
@@ -198,8 +199,10 @@ class Loader:
             return
         message = self._late_message(self._pool)
         if message is None:
-            self._warn(f"still waiting for samples after {SLOW_S:.0f} s: is the disk with the faces slow or away?")
+            self._warn(f"no sample has come for {self._patience:.0f} s: is the disk with the faces slow or away?")
+            self._patience *= 2
             return
+        self._patience = SLOW_S
         match message:
             case Done(job, broken):
                 self._left[job.slot] -= 1
@@ -212,8 +215,8 @@ class Loader:
                 raise LoaderError(text)
 
     def _late_message(self, pool: Pool) -> Done | Note | Fatal | None:
-        """The next message, or None when none has come in SLOW_S. Raises StopIteration when asked to stop."""
-        for _ in range(round(SLOW_S / POLL_S)):
+        """The next message, or None when none has come for long. Raises StopIteration when asked to stop."""
+        for _ in range(round(self._patience / POLL_S)):
             with contextlib.suppress(queue.Empty):
                 return pool.results.get(timeout=POLL_S)
             if self._stopping():

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,21 @@ class Pool:
 
     def _attend(self, seat: _Seat) -> None:
         """A seat's thread: a process, then its successor, until the pool closes."""
+        try:
+            self._succeed(seat)
+        except Exception as error:  # noqa: BLE001  # unheard of, the loader would wait for this seat's jobs for ever
+            said = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            with self._lock:
+                process, seat.process = seat.process, None
+            if process is not None:
+                process.kill()
+                process.wait()
+                _end_input(process)
+                if process.stdout is not None:
+                    process.stdout.close()
+            self.results.put(Fatal(f"the thread of a sample worker ended by an error: {said}"))
+
+    def _succeed(self, seat: _Seat) -> None:
         while True:
             with tempfile.TemporaryFile() as errors:
                 try:
@@ -215,7 +231,7 @@ class Pool:
             self._pending.extendleft(reversed(seat.jobs))
             seat.jobs.clear()
             self._feed()
-        said = f":\n{last_words}" if last_words else ""
+        said = f": {last_words.splitlines()[-1].strip()}\n{last_words}" if last_words else ""
         how = f"a sample worker (process {process.pid}) ended unexpectedly ({_ending(process.returncode)})"
         if attempts >= MAX_ATTEMPTS:
             self.results.put(Fatal(f"{how}, {attempts} times in a row{said}"))

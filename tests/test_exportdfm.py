@@ -215,4 +215,4 @@ def test_packages_that_do_not_work_are_named(
 
     monkeypatch.setattr(exportdfm, "_export", broken)
     assert main(words(trained)) == 1
-    assert capsys.readouterr().err == "Error: onnxruntime is installed but does not work: DLL load failed\n"
+    assert capsys.readouterr().err.startswith("Error: onnxruntime is installed but cannot be loaded: DLL load failed.")

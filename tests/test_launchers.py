@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,9 +57,9 @@ def twin(stem: str) -> str:
 def command(path: Path) -> str:
     """The line of a launcher that starts Python, in the spelling of bash."""
     text = path.read_text(encoding="ascii")
-    (line,) = [line for line in text.splitlines() if re.match(r'(exec )?"[%$]PYTHON', line)]
+    (line,) = [line for line in text.splitlines() if re.match(r'(run )?"[%$]PYTHON', line)]
     line = re.sub(r"%(\w+)%", r"$\1", line.replace("%*", '"$@"')) if path.suffix == ".bat" else line
-    return line.removeprefix("exec ").replace("\\", "/")
+    return line.removeprefix("run ").replace("\\", "/")
 
 
 def test_every_launcher_has_its_twin() -> None:
@@ -202,6 +203,33 @@ def test_settings_of_another_python_are_dropped(home: Path) -> None:
     probe = home / "bat" / "env" / "checks.py"
     probe.write_text("raise SystemExit(7)", encoding="utf-8")
     assert launch(home / "bat" / "linux" / "test.sh", python=Path(sys.executable), PYTHONHOME="/dfl")[0] == 7
+
+
+@needs_bash
+@pytest.mark.skipif(sys.platform != "linux", reason="asks ps for the session")
+@pytest.mark.parametrize(("python", "code"), [("stub", 3), ("/no/such/python", 127)])
+def test_a_window_of_its_own_stays_open(home: Path, python: str, code: int) -> None:
+    """What a terminal does with a script that is double-clicked: the script leads its session."""
+    pexpect = pytest.importorskip("pexpect", reason="pexpect drives a pseudo-terminal (test extra)")
+    script = home / "bat" / "linux" / "6_train_SAEHD.sh"
+    assert launch(script)[0] == 3  # makes the stub
+    given = str(home.parent / "stub python") if python == "stub" else python
+    environ = {**os.environ, "FACESMITH_PYTHON": given}
+    child = pexpect.spawn("bash", [str(script)], env=environ, encoding="utf-8", timeout=20)
+    child.expect_exact(f"Ended with exit code {code}. Press Enter to close this window.")
+    child.send("\r")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == code
+    child = pexpect.spawn("bash", [str(script)], env={**environ, "FACESMITH_NO_PAUSE": "1"}, timeout=20)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == code
+    line = f"bash {shlex.quote(str(script))}; exit 9"
+    shell = pexpect.spawn("bash", ["--norc", "-c", line], env=environ, encoding="utf-8", timeout=20)
+    shell.expect(pexpect.EOF)
+    shell.close()
+    assert shell.exitstatus == 9 and "Press Enter" not in str(shell.before)
 
 
 # What is launched understands its flags

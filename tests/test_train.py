@@ -22,7 +22,7 @@ def test_headless_run_leaves_dfls_files(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     parts = {f"new_SAEHD_{stem}.npy" for stem in ("encoder", "inter", "decoder_src", "decoder_dst", "src_dst_opt")}
     previews = {"new_SAEHD_preview_SAEHD.jpg", "new_SAEHD_preview_SAEHD masked.jpg"}
-    ours = ("facesmith_state.json", "facesmith_manifest.json")
+    ours = ("facesmith_state.json", "facesmith_manifest.json", "facesmith_log.txt")
     records = {f"new_SAEHD_{ending}" for ending in ("data.dat", "summary.txt", *ours)}
     assert names == parts | previews | records | {"SAEHD_default_options.dat"}
     data = ModelDir(trained, "new", "SAEHD").read_data()

@@ -2,4 +2,4 @@
 # Keeps the face data of the src faces in a meta.dat, before editing them in other programs. Flags of `main.py util` may follow.
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" installed
-exec "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_src/aligned" --save-faceset-metadata "$@"
+run "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_src/aligned" --save-faceset-metadata "$@"

@@ -2,4 +2,4 @@
 # Packs the src faces into one faceset.pak. Flags of `main.py util` may follow.
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" installed
-exec "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_src/aligned" --pack-faceset "$@"
+run "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_src/aligned" --pack-faceset "$@"

@@ -2,4 +2,4 @@
 # Puts the face data of a meta.dat back into dst faces that were edited. Flags of `main.py util` may follow.
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" installed
-exec "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_dst/aligned" --restore-faceset-metadata "$@"
+run "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_dst/aligned" --restore-faceset-metadata "$@"

@@ -2,4 +2,4 @@
 # Unpacks the faceset.pak of the dst faces. Flags of `main.py util` may follow.
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" installed
-exec "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_dst/aligned" --unpack-faceset "$@"
+run "$PYTHON" "$ROOT/main.py" util --input-dir "$WORKSPACE/data_dst/aligned" --unpack-faceset "$@"

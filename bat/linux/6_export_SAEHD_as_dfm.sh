@@ -2,4 +2,4 @@
 # Exports a SAEHD model of the workspace as a .dfm. Flags of `main.py exportdfm` may follow.
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" installed dfm
-exec "$PYTHON" "$ROOT/main.py" exportdfm --model-dir "$WORKSPACE/model" --model SAEHD "$@"
+run "$PYTHON" "$ROOT/main.py" exportdfm --model-dir "$WORKSPACE/model" --model SAEHD "$@"

@@ -4,6 +4,7 @@
 # Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat/env/local.sh; see bat/env/README.md.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$ROOT/bat/linux/end.sh"
 unset PYTHONHOME PYTHONPATH  # another program's Python settings (DeepFaceLab's own, for one) would break ours
 export PYTHONNOUSERSITE=1 PYTHONUTF8=1
 

@@ -2,4 +2,4 @@
 # Set-up with the test extras, then lint, types and tests. --fresh: in a new environment. Arguments of pytest may follow (-m slow).
 # shellcheck source=SCRIPTDIR/env.sh
 . "$(dirname "$(readlink -f "$0")")/env.sh" bare
-exec "$PYTHON" "$ROOT/bat/env/checks.py" "$@"
+run "$PYTHON" "$ROOT/bat/env/checks.py" "$@"

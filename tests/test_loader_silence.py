@@ -1,0 +1,54 @@
+"""A loader that hears nothing from its workers says so, and does not wait for what cannot come."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import pytest
+from loading import open_loader, taken
+from sample_faces import make_folder
+
+from samplelib.loader import LoaderError
+from samplelib.pool import Pool
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    return {"src": make_folder(tmp_path / "src", 3)}
+
+
+def test_an_error_in_the_thread_of_a_worker_ends_the_loader(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ever finish its jobs."""
+
+    def listen(*_: object) -> bool:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Pool, "_listen", listen)
+    loader = open_loader(folders, 1)
+    with loader, pytest.raises(LoaderError, match="thread of a sample worker ended by an error: RuntimeError: odd"):
+        next(loader)
+
+
+def test_long_waits_are_told_less_and_less(folders: dict[str, Path]) -> None:
+    """A queue that stays empty, and one that fills at last; no second passes."""
+    told: list[str] = []
+    with open_loader(folders, 1, warn=told.append) as loader:
+        assert loader._pool is not None
+        full = loader._pool.results
+        waited = [0.0]
+
+        class Empty:
+            put = full.put
+
+            def get(self, timeout: float) -> object:
+                if waited[0] < 250:
+                    waited[0] += timeout
+                    raise queue.Empty
+                return full.get(timeout=30)
+
+        loader._pool.results = Empty()  # type: ignore[assignment]
+        taken(loader, 4)
+    assert [text.split()[5] for text in told] == ["30", "60", "120"]
