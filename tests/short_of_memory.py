@@ -1,5 +1,6 @@
 """The program with too little memory, for real: `python tests/short_of_memory.py WHEN MB train ...` lets the process
-take MB megabytes more than it has from WHEN on: `build` (the network is made) or the number of an iteration.
+take MB megabytes more than it has from WHEN on: `build` (the network is made) or the number of an iteration. With
+`over N` for MB, as one word, batches of more than N faces raise what PyTorch raises, and nothing is really short.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ def limit(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def arrange(when: str, megabytes: int) -> None:
+def arrange(when: str, how: str) -> None:
+    if how.startswith("over "):
+        refuse(int(when), int(how.split()[1]))
+        return
+    megabytes = int(how)
     if when == "build":
         build = train_setup.build
 
@@ -44,7 +49,18 @@ def arrange(when: str, megabytes: int) -> None:
     SwapTask.train_step = train_step  # type: ignore[method-assign]
 
 
+def refuse(iteration: int, most: int) -> None:
+    step = SwapTask.train_step
+
+    def train_step(self: SwapTask, batch: Any) -> dict[str, Any]:
+        if self.iteration + 1 >= iteration and len(batch.src.warped) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return step(self, batch)
+
+    SwapTask.train_step = train_step  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
-    arrange(sys.argv[1], int(sys.argv[2]))
+    arrange(sys.argv[1], sys.argv[2])
     sys.argv[1:3] = []
     sys.exit(main.main())
