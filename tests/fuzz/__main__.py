@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "state")
+NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "journal", "state")
 PATIENCE = 20.0
 
 

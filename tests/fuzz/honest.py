@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from core.dflfile import dumps
+from core.manifest import Entry, Manifest
 from facelib.constants import MEAN_3D
 from facelib.dfljpg import aligned_metadata
 from models import MODELS
@@ -89,3 +91,16 @@ def pickles() -> list[bytes]:
 def smallest_task() -> Any:
     sizes = {"archi": "df", "resolution": 64, "ae_dims": 32, "e_dims": 16, "d_dims": 16, "d_mask_dims": 16}
     return SAEHD.build(SAEHD.resolve(sizes, {}))
+
+
+OLD, NEW = b"\x80\x04old.", b"\x80\x04newer."
+"""A file of a model before and after a save; it begins and ends as pickles do."""
+OLD_ENTRY, NEW_ENTRY = (
+    Entry(len(data), 10**18, zlib.crc32(data), number) for data, number in ((OLD, 6), (NEW, 7))
+)
+
+
+def honest_journal() -> bytes:
+    """What a save of two files writes, one of them replacing an old one."""
+    files = {"data.dat": NEW_ENTRY, "encoder.npy": NEW_ENTRY}
+    return Manifest(3, 7, files, {"data.dat": OLD_ENTRY, "encoder.npy": None}, (0.5, None)).to_json()

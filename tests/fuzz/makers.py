@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from core.dflfile import dumps
 
 from . import values
-from .honest import honest_entry, honest_face, jpg, pak, pickles, smallest_task
+from .honest import honest_entry, honest_face, honest_journal, jpg, pak, pickles, smallest_task
 
 PICKLES = pickles()
 WEIGHTS = smallest_task().parts()["inter"]
@@ -87,3 +88,18 @@ def make_weights(rng: random.Random) -> bytes:
         else:
             part[rng.choice([1, None, b"x", "ms_x", "acc_x", "a\x1b[2J", "x" * 3000, "iters:0"])] = part.pop(name)
     return pickle.dumps(part, 4)
+
+
+NAMES = ["../other.npy", "../../other.npy", "/etc/passwd", "..", "notes.md", "other.npy", "encoder.npy", ""]
+TOKENS = ["NaN", "-1", "4", "null", "{}", "1e99", "9" * 5000, "[" * 900, '"\\ud800"']
+
+
+def make_journal(rng: random.Random) -> bytes:
+    """A journal with names and numbers replaced, or damaged."""
+    text = honest_journal().decode()
+    for _ in range(rng.randrange(4)):
+        name = rng.random() < 0.4
+        old = rng.choice(["data.dat", "encoder.npy"] if name else re.findall(r'"\w+"|[\w.]+', text))
+        text = text.replace(old, rng.choice(NAMES if name else TOKENS), rng.choice([-1, 1]))
+    text += " " * rng.randrange(8)  # its length decides which files are there
+    return text.encode() if rng.random() < 0.6 else values.damage(rng, text.encode())

@@ -7,6 +7,7 @@ can be printed. `check` holds it to that. What a file may cost is measured by wh
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from core import dflreader
 from core.batch import SampleRequest
 from core.dflfile import DflFileError, dumps, load
 from core.disk import DISK
+from core.manifest import Manifest
 from core.modeldir import ModelDir, ModelError
 from core.nn import state
 from core.options import OptionError
@@ -32,10 +34,25 @@ from samplelib.pixels import decode
 from samplelib.process import load as load_face
 from samplelib.process import process
 
-from .honest import GOLDEN, SAEHD, honest_data, honest_entry, honest_meta, jpg, other_size, pak, smallest_task
+from .honest import (
+    GOLDEN,
+    NEW,
+    OLD,
+    OLD_ENTRY,
+    SAEHD,
+    honest_data,
+    honest_entry,
+    honest_journal,
+    honest_meta,
+    jpg,
+    other_size,
+    pak,
+    smallest_task,
+)
 from .makers import (
     JPGS,
     PICKLES,
+    make_journal,
     make_jpg,
     make_pack,
     make_pickle,
@@ -272,6 +289,37 @@ def read_weights(data: bytes, scratch: Path) -> Any:
         raise refused
 
 
+def read_journal(data: bytes, scratch: Path) -> Any:
+    """As the journal of a model whose save was interrupted, with all new files there, one or none, and after an honest
+    manifest or as the manifest too: recovering may touch files of that model only."""
+    folder, others = scratch / "model", {"other.npy": b"mine", "y_SAEHD_data.dat": b"mine"}
+    folder.mkdir()
+    staged = ["facesmith_new_data.dat", "facesmith_new_encoder.npy"][: 2 - len(data) % 4]
+    files = {"data.dat": OLD, **dict.fromkeys(staged, NEW), "notes.md": b"mine"}
+    inside = {**others, **{f"x_SAEHD_{ending}": content for ending, content in files.items()}}
+    before = data if len(data) % 8 < 4 else Manifest(2, 6, {"data.dat": OLD_ENTRY}).to_json()
+    inside |= {"x_SAEHD_facesmith_journal.json": data, "x_SAEHD_facesmith_manifest.json": before}
+    for place, there in ((scratch, others), (folder, inside)):
+        for name, content in there.items():
+            (place / name).write_bytes(content)
+    try:
+        for line in ModelDir(folder, "x", "SAEHD").recover():
+            printable(line)
+    finally:
+        there = [*(scratch / name for name in others), *folder.iterdir()]
+        found = {path: path.read_bytes() for path in there if path.is_file()}
+        shutil.rmtree(folder)
+        for name in others:
+            (scratch / name).unlink(missing_ok=True)
+    for path in (*(scratch / name for name in others), *(folder / name for name in (*others, "x_SAEHD_notes.md"))):
+        if found.get(path) != b"mine":
+            raise Fault(f"{path.name} was changed")
+    if strange := {path.name for path in found if path.parent == folder} - set(inside) - {"x_SAEHD_encoder.npy"}:
+        raise Fault(f"files that nobody wrote: {sorted(strange)}")
+    if found.get(folder / "x_SAEHD_data.dat") not in (OLD, NEW, None):  # None: a journal may tell that it is removed
+        raise Fault("data.dat is neither of the two")
+
+
 def read_state(data: bytes, scratch: Path) -> Any:
     directory = ModelDir(scratch, "x", "SAEHD")
     directory.state_path.write_bytes(data)
@@ -306,6 +354,7 @@ TARGETS = {
     "weights": Target(
         read_weights, (ModelError,), lambda: [dumps({"iters:0": np.array(5), "acc_x": np.ones(2)})], make_weights
     ),
+    "journal": Target(read_journal, (ModelError,), lambda: [honest_journal()], make_journal),
     "state": Target(
         read_state, (ModelError,), lambda: [b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'], make_state
     ),
