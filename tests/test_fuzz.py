@@ -9,6 +9,7 @@ import contextlib
 import math
 import pickle
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -22,12 +23,13 @@ import numpy as np
 import pytest
 import training
 from fuzz import honest, readers, values
-from fuzz.__main__ import ROOT
-from fuzz.child import GROWTH, scratch_root
+from fuzz.__main__ import PREFIX, ROOT, scratch_root
+from fuzz.child import GROWTH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from test_dflfile import hostile
+from tests_support import soon
 
 from core.dflfile import DflFileError, dumps, load
 from core.options import OptionError, Values
@@ -296,6 +298,21 @@ def test_the_long_run_works_and_finds_nothing() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 faults" in done.stdout and " 0 inputs" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_long_run_that_is_killed_leaves_nothing(number: int) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "state"]
+    before = set(Path(scratch_root() or tempfile.gettempdir()).glob(f"{PREFIX}*"))
+
+    def new() -> set[Path]:
+        return set(Path(scratch_root() or tempfile.gettempdir()).glob(f"{PREFIX}*")) - before
+
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        assert soon(lambda: [path for path in new() if (path / "scratch" / "x_SAEHD_facesmith_state.json").exists()])
+        process.send_signal(number)
+    assert soon(lambda: not new())
 
 
 @pytest.mark.slow

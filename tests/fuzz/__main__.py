@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "journal", "state")
 PATIENCE = 20.0
+PREFIX = "facesmith-fuzz-scratch-"
+
+
+def scratch_root() -> str | None:
+    """Where scratch files cost no disk."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, metavar="N", help="input N of one reader, in this process")
     parser.add_argument("--engine", choices=("own", "atheris"), default="own")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is in /dev/shm is deleted then too
     names = args.readers or list(NAMES)
     if unknown := set(names) - set(NAMES):
         parser.error(f"{', '.join(sorted(unknown))}: no such reader; there are {', '.join(NAMES)}")
@@ -42,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if len(names) != 1:
             parser.error("name one reader")
         return (
-            _atheris(names[0], args.minutes, args.seed) if args.only is None else _again(names[0], args.seed, args.only)
+            _led(names[0], args.minutes, args.seed) if args.only is None else _again(names[0], args.seed, args.only)
         )
     kept = Path(tempfile.mkdtemp(prefix="facesmith-fuzz-"))
     faults = sum(fuzz(name, args.seed, args.minutes * 60, kept) for name in names)
@@ -84,21 +93,13 @@ def fuzz(name: str, seed: int, seconds: float, kept: Path) -> int:
 def _child(name: str, seed: int, first: int, seconds: float) -> tuple[list[dict], tuple[int, str] | None]:
     """What one process printed, and, where it ended before its time or was held up, by which input and how."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=scratch_root()) as folder:
         board, output = Path(folder, "board"), Path(folder, "output")
         board.write_bytes(first.to_bytes(8, "little"))
-        command = [sys.executable, "-m", "tests.fuzz.child", name, str(seed), str(first), str(seconds), str(board)]
+        command = [sys.executable, "-m", "tests.fuzz.child", name, str(seed), str(first), str(seconds), folder]
         with output.open("wb") as out:
             process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=subprocess.DEVNULL)
-            last, since, why = b"", time.monotonic(), ""
-            while process.poll() is None:
-                time.sleep(0.2)
-                if (now := board.read_bytes()) != last:
-                    last, since = now, time.monotonic()
-                elif time.monotonic() - since > PATIENCE + (40 if last == first.to_bytes(8, "little") else 0):
-                    why = f"no end within {PATIENCE:g} s"
-                    process.kill()
-                    process.wait()
+            why = _watched(process, board)
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         if process.returncode == 0:
             return lines, None
@@ -106,6 +107,23 @@ def _child(name: str, seed: int, first: int, seconds: float) -> tuple[list[dict]
             int.from_bytes(board.read_bytes(), "little"),
             why or f"the process ended with {process.returncode}",
         )
+
+
+def _watched(process: subprocess.Popen, board: Path) -> str:
+    """Waits for the end of a child; returns why it was killed, empty if it was not."""
+    first = last = board.read_bytes()
+    since = time.monotonic()
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+            if (now := board.read_bytes()) != last:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since > PATIENCE + (40 if last == first else 0):
+                return f"no end within {PATIENCE:g} s"
+    finally:
+        process.kill()
+        process.wait()
+    return ""
 
 
 def _input(name: str, seed: int, number: int) -> bytes:
@@ -122,34 +140,17 @@ def _again(name: str, seed: int, number: int) -> int:
     return 0
 
 
-def _atheris(name: str, minutes: float, seed: int) -> int:
-    """libFuzzer: it watches which lines an input reaches and keeps the inputs that reach new ones."""
-    try:
-        import atheris  # type: ignore[import-not-found]
-    except ImportError:
+def _led(name: str, minutes: float, seed: int) -> int:
+    if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: pip install atheris, or leave --engine out.", file=sys.stderr)
         return 2
-    with atheris.instrument_imports(include=["core", "facelib", "samplelib", "models"]):
-        readers = importlib.import_module("tests.fuzz.readers")
-    target = readers.TARGETS[name]
-    corpus, scratch = Path(tempfile.mkdtemp(prefix="facesmith-corpus-")), Path(tempfile.mkdtemp())
-    for number, data in enumerate(target.seeds()):
-        (corpus / f"honest-{number}").write_bytes(data)
-    for number in range(300):
-        (corpus / f"made-{number}").write_bytes(_input(name, seed, number)[: 1 << 16])
-
-    def one(data: bytes) -> None:
-        readers.check(target, data, scratch)
-
-    limits = [
-        f"-max_total_time={int(minutes * 60)}",
-        f"-timeout={int(PATIENCE)}",
-        "-rss_limit_mb=600",
-        "-max_len=65536",
-    ]
-    atheris.Setup([sys.argv[0], str(corpus), *limits, f"-seed={seed + 1}", "-print_final_stats=1"], one)
-    atheris.Fuzz()
-    return 0
+    kept = Path(tempfile.mkdtemp(prefix="facesmith-fuzz-"))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=scratch_root()) as folder:
+        command = [sys.executable, "-m", "tests.fuzz.led", name, str(minutes), str(seed), folder, f"{kept}/{name}-"]
+        code = subprocess.call(command, cwd=ROOT)
+    if not any(kept.iterdir()):
+        kept.rmdir()
+    return int(code != 0)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""One process that feeds a reader: `python -m tests.fuzz.child READER SEED FIRST SECONDS BOARD`, as `tests.fuzz` does.
+"""One process that feeds a reader: `python -m tests.fuzz.child READER SEED FIRST SECONDS FOLDER`, as `tests.fuzz` does.
 
 It may not grow by more than 200 MB while it works (where the system can be asked for that). The number of the input in
-work stands in BOARD, a file of 8 bytes, so that the parent knows which one ended or held up the process. Prints one
-JSON line for each fault, and one at the end.
+work stands in FOLDER/board, a file of 8 bytes, so that the parent knows which one ended or held up the process. Prints
+one JSON line for each fault, and one at the end. If its parent is killed it deletes FOLDER and ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -43,30 +44,30 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def scratch_root() -> str | None:
-    """Where scratch files cost no disk."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
 def main(arguments: list[str]) -> int:
-    name, seed, first, seconds, board = arguments
+    name, seed, first, seconds, folder = arguments
+    board, scratch, parent = Path(folder, "board"), Path(folder, "scratch"), os.getppid()
+    scratch.mkdir()
     target, index, end = readers.TARGETS[name], int(first), time.monotonic() + float(seconds)
     warnings.simplefilter("error")
     cv2.setNumThreads(1)
     tried = taken = faults = 0
     slowest = (0.0, 0)
-    with tempfile.TemporaryDirectory(dir=scratch_root()) as scratch, Path(board).open("r+b", buffering=0) as file:
+    with board.open("r+b", buffering=0) as file:
         for data in target.seeds():
-            readers.check(target, data, Path(scratch))
+            readers.check(target, data, scratch)
         bound()
         start = resident_peak()
         while time.monotonic() < end:
+            if os.getppid() != parent:  # killed, and could not tidy up
+                shutil.rmtree(folder)
+                return 1
             file.seek(0)
             file.write(index.to_bytes(8, "little"))
             data = readers.input_number(name, int(seed), index)
             begun = time.monotonic()
             try:
-                taken += readers.check(target, data, Path(scratch))
+                taken += readers.check(target, data, scratch)
             except Exception as error:  # noqa: BLE001  # whatever a reader raises is what is looked for
                 faults += 1
                 where = traceback.extract_tb(error.__traceback__)[-1]
