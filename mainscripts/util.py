@@ -22,13 +22,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.disk import DISK, Disk
 from core.options import Option, resolve
 from core.prompts import Terminal, ask_row
+from core.saver import remedy
 from core.values import parse_sets
 from mainscripts.train import folder
-from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded
+from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse
 from samplelib import metafile, packing
 from samplelib.faceset import META
 from samplelib.pack import NAME
 
+AGAIN = "Nothing is lost: start it again to go on."
 Say = Callable[[str], None]
 Report = Callable[[int, int], None]
 
@@ -83,8 +85,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             return int(args.work(Job(args, sys.stdin, sys.stdout, DISK)))
         except KeyboardInterrupt:
-            print("\nStopped. Nothing is lost: start it again to go on.", file=sys.stderr, flush=True)
+            print(f"\nStopped. {AGAIN}", file=sys.stderr, flush=True)
             return EXIT_LEFT
+        except OSError as error:  # of a disk that is full it says neither where nor what to do
+            why = f"{error.filename or args.input_dir}: {error.strerror or error}. "
+            return refuse(f"{why}{remedy(error.errno, args.input_dir)}{AGAIN}")
 
     return guarded(work)
 

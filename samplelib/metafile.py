@@ -216,7 +216,7 @@ def _restore(picture: Path, saved: tuple[tuple[int, ...], dict[str, Any]] | None
     own = _own(header.metadata)
     if saved is None:
         if own is None:
-            raise DflJpgError("it has no face data, and meta.dat has none for it")
+            raise DflJpgError("it has no face data, and meta.dat has none of its name; if it was renamed, name it back")
         result.whole += 1
         return True
     (height, width, *_), metadata = saved

@@ -213,7 +213,8 @@ def _packed_before(target: Path, pictures: list[Picture]) -> list[Picture]:
 def _check_space(folder: Path, wanted: int, disk: Disk) -> None:
     if (free := disk.free(folder)) < wanted + _SPARE:
         raise FacesetError(
-            f"{folder}: {wanted / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free on that disk. Make room first."
+            f"{folder}: {wanted / 1e6:,.0f} MB are needed and {_SPARE / 1e6:,.0f} MB must stay free, but there are "
+            f"{free / 1e6:,.0f} MB on that disk. Make room first."
         )
 
 

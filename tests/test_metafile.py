@@ -158,7 +158,7 @@ def test_what_cannot_be_mended_stays_as_it_is(aligned: Path, warned: list[str]) 
         "00000.jpg: its picture is 64x40 and was 64x64: cropped or stretched, so its face data do not fit; "
         "bring it back to that shape",
         "00002.jpg: not a JPEG (PNG)",
-        "new.jpg: it has no face data, and meta.dat has none for it",
+        "new.jpg: it has no face data, and meta.dat has none of its name; if it was renamed, name it back",
         "00001.png: face data can only lie in a JPG; save it as 00001.jpg",
     ]
     assert (aligned / "00000.jpg").read_bytes() == cropped and (aligned / "meta.dat").exists()

@@ -177,7 +177,7 @@ class _LyingDisk(Disk):
 
 def test_no_room_and_bad_writes_are_noticed_before_anything_is_lost(aligned: Path, warned: list[str]) -> None:
     before = content(aligned)
-    with pytest.raises(FacesetError, match=r"MB are needed, 1 MB are free on that disk\. Make room"):
+    with pytest.raises(FacesetError, match=r"MB are needed and 34 MB must stay free, but there are 1 MB"):
         pack_folder(aligned, False, warned.append, _FullDisk())
     with pytest.raises(FacesetError, match="is not what was packed"):
         pack_folder(aligned, False, warned.append, _LyingDisk())

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
+import os
+import random
+import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import pytest
 from sample_faces import make_folder
+from tests_support import ROOT
 
 from main import main
 from mainscripts import util
+from samplelib import metafile
+from samplelib.faceset import Faceset
+
+KILLS = int(os.environ.get("FACESMITH_KILLS", "40"))
 
 
 @pytest.fixture
@@ -95,3 +107,77 @@ def test_ctrl_c_says_that_nothing_is_lost(
     assert call(aligned, "--pack-faceset") == 130
     assert "Nothing is lost: start it again" in capsys.readouterr().err
     assert names(aligned) == ["00000.jpg", "00001.jpg", "00002.jpg"]
+
+
+def test_a_full_disk_is_told_with_place_and_remedy(
+    aligned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # without a name, as writing raises it
+
+    monkeypatch.setattr(metafile, "write_bytes", full)
+    assert call(aligned, "--save-faceset-metadata") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"Error: {aligned}: No space left on device. Free some space there")
+    assert said.endswith("Nothing is lost: start it again to go on.\n") and said.count("\n") == 1
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What is in the pictures of a folder and of its pack, by name."""
+    found = {path.name: path.read_bytes() for path in folder.glob("*.jpg")}
+    if (folder / "faceset.pak").exists():
+        inside = folder.with_name("inside")
+        shutil.copytree(folder, inside)
+        for path in inside.glob("*.jpg"):
+            path.unlink()
+        assert call(inside, "--unpack-faceset") == 0
+        found = {path.name: path.read_bytes() for path in inside.glob("*.jpg")} | found
+        shutil.rmtree(inside)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.items())}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills are POSIX")
+@pytest.mark.parametrize("work", ["pack", "unpack", "save", "restore"])
+def test_killed_at_any_moment(work: str, tmp_path: Path) -> None:
+    """Real processes killed while they change files: nothing is lost, and the next one goes on."""
+    dice, interrupted = random.Random(work), 0
+    start = make_folder(tmp_path / "start", 30, size=64)
+    whole = contents(start)
+    if work == "unpack":
+        assert call(start, "--pack-faceset", "--set", "delete_original=y") == 0
+    elif work == "restore":
+        assert call(start, "--save-faceset-metadata") == 0
+        for path in sorted(start.glob("*.jpg")):
+            cv2.imwrite(str(path), cv2.imread(str(path)))
+    words = {"pack": ["--pack-faceset", "--set", "delete_original=y"], "unpack": ["--unpack-faceset"]}
+    words |= {"save": ["--save-faceset-metadata"], "restore": ["--restore-faceset-metadata"]}
+    for number in range(KILLS):
+        folder = Path(shutil.copytree(start, tmp_path / str(number)))
+        before = changes(folder)
+        command = [sys.executable, "main.py", "util", "--input-dir", str(folder), *words[work]]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            while changes(folder) == before and process.poll() is None:
+                time.sleep(0.0005)
+            time.sleep(dice.random() * 0.01)
+            process.kill()
+        interrupted += process.returncode != 0
+        if work in ("pack", "unpack"):
+            assert contents(folder) == whole
+        code = call(folder, *words[work])
+        assert code == 0 or process.returncode == 0 or work in ("pack", "unpack")  # then nothing is left to do
+        assert not [name for name in names(folder) if name.endswith((".new", ".tmp"))]
+        if work == "save":
+            assert len(metafile.read_saved(folder / "meta.dat", pytest.fail)) == 30
+        elif work == "restore":
+            assert len(Faceset.open(folder, pytest.fail)) == 30
+        else:
+            assert contents(folder) == whole
+        shutil.rmtree(folder)
+    assert interrupted > KILLS / 2
+
+
+def changes(folder: Path) -> set[tuple[str, int]]:
+    """What tells that work on a folder has begun."""
+    with os.scandir(folder) as entries:
+        return {(entry.name, entry.inode()) for entry in entries}
