@@ -88,6 +88,7 @@ def _options(rng: random.Random) -> dict[str, str]:
         "ct_mode": ["none", "rct", "lct", "mkl", "idt", "sot"], "clipgrad": "yn", "random_hsv_power": ["0", "0.05"],
         "gan_power": ["0", "0", "0.1"], "true_face_power": ["0", "0", "0.01"], "face_style_power": ["0", "0", "1"],
         "blur_out_mask": "yn", "eyes_mouth_prio": "yn", "random_src_flip": "yn", "write_preview_history": "nny",
+        "backup_naming": ["time", "numbers"],
     }  # fmt: skip
     return {key: rng.choice(choices[key]) for key in rng.sample(sorted(choices), 3)}
 
@@ -124,6 +125,11 @@ def _prepare(folder: Path, environ: dict[str, str]) -> list[str]:
 
 
 def _tell(report: Report, kept: Path | None) -> int:
+    for run in report.runs:
+        if run["first"] and run["seconds"] >= 60:
+            for what in ("files", "threads"):
+                if run["last"][what] > run["first"][what] + 8:
+                    report.faults.append(f"{what} from {run['first'][what]} to {run['last'][what]}: {run['plan']}")
     for length, thinned, slopes in report.long_runs():
         for role, slope in slopes.items():
             print(f"{length:.0f} s {'thinned' if thinned else 'as it is'}: {role} {slope:+.1f} MB in an hour")

@@ -31,11 +31,10 @@ EXPECTED = [
         r"The save of iteration [\d,]+ was interrupted; all its files are there, so it is completed\.",
         r"A save was interrupted before all its files were there: it is undone, the save before it stays\.",
         # switched on
-        r"GAN starts? anew.*",
-        r".*optimizer.*(starts? anew|fresh).*",
+        r"(GAN|code_discriminator), \w+: not saved with the model yet, so fresh\.",
         # what is done to it
         r"Warning: a sample worker \(process \d+\) ended unexpectedly \(signal 9\); another takes over its work",
-        r"Warning: The preview window's process ended \(SIGKILL\)\. Previews go to JPG files in the model folder.*",
+        r"Warning: The preview window('s process ended \(SIGKILL\)| was closed)\. Previews go to JPG files in .*",
     )
 ]
 
