@@ -97,7 +97,7 @@ def _check(directory: ModelDir, ending: str, manifest: Manifest | None, changed:
             if not same and ending.endswith(WEIGHTY):
                 check.state, check.told = "damaged", "its bytes are not those that were saved"
         if ending.endswith(WEIGHTY):
-            bad = _not_finite(dflfile.load(path, max_bytes=DATA_LIMIT if ending == "data.dat" else dflfile.MAX_BYTES))
+            bad = not_finite(dflfile.load(path, max_bytes=DATA_LIMIT if ending == "data.dat" else dflfile.MAX_BYTES))
             if bad:
                 check.state, check.told = "not finite", f"NaN or infinite numbers in {', '.join(bad)}"
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def _check(directory: ModelDir, ending: str, manifest: Manifest | None, changed:
     return check
 
 
-def _not_finite(content: Any) -> list[str]:
+def not_finite(content: Any) -> list[str]:
     """Names of the arrays in a part that hold NaN or infinite numbers; three at most. A record (data.dat) is not looked
     into: a loss that was not finite is history."""
     if not isinstance(content, dict) or "loss_history" in content:

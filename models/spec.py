@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.batch import Batch, Page, SampleRequest, Swap
+from core.modelcheck import not_finite
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
 from core.options import Option, OptionError, Values, resolve
@@ -107,8 +108,8 @@ class Task(ABC):
         """Reads model `name` (DFL's files) from `folder`; returns lines the user should see.
 
         reinit: parts to start anew, there or not. Raises ModelError for another missing or an unreadable part,
-        PartError for one that does not fit; nothing on disk is changed. Where the stored model was pretraining and this
-        one is not, it counts from 0 again (DFL).
+        PartError for one that does not fit or is not finite; nothing on disk is changed. Where the stored model was
+        pretraining and this one is not, it counts from 0 again (DFL).
         """
         directory = ModelDir(folder, name, self.spec.name)
         missing = directory.missing(self.network_parts)
@@ -129,6 +130,11 @@ class Task(ABC):
         parts: dict[str, Part] = {}
         for stem in (*self.network_parts, *self.optional_parts):
             part = None if stem in fresh else directory.read_part(stem)
+            if part is not None and (bad := not_finite(part)):
+                raise PartError(
+                    f"{directory.part_path(stem).name}: NaN or infinite numbers in {', '.join(bad)}: whatever saved it "
+                    f"had collapsed. Restore a backup (main.py model restore), or start it anew with --reinit {stem}."
+                )
             if part is not None:
                 parts[stem] = part
         absent = [stem for stem in self.optional_parts if stem not in parts and stem not in fresh]

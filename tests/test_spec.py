@@ -82,6 +82,20 @@ def test_parts_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
     assert "inter starts anew" in " ".join(small.load(tmp_path, "a", reinit=["inter"]))
 
 
+@pytest.mark.parametrize("stem", ["encoder", "src_dst_opt"])
+def test_parts_that_are_not_finite_are_refused(stem: str, tmp_path: Path) -> None:
+    """Training on them can only lose more: what is not finite stays so."""
+    parts = trained(tmp_path)
+    path = ModelDir(tmp_path, "a", "SAEHD").part_path(stem)
+    name = next(name for name in parts[stem] if "weight" in name)
+    parts[stem][name].flat[0] = np.nan
+    path.write_bytes(dflfile.dumps(parts[stem]))
+    with pytest.raises(PartError, match=rf"^{path.name}: NaN or infinite .* {name}: .*restore.* --reinit {stem}\.$"):
+        reopened(tmp_path)
+    task = MODELS["SAEHD"].build(MODELS["SAEHD"].resolve(SMALL))
+    assert f"{stem} starts anew" in " ".join(task.load(tmp_path, "a", reinit=[stem]))
+
+
 def test_optimizer_files_that_are_absent_or_of_the_other_kind(tmp_path: Path) -> None:
     spec = MODELS["SAEHD"]
     task = spec.build(spec.resolve(SMALL))

@@ -39,34 +39,51 @@ EXPECTED = [
 ]
 
 
-class Session:
-    """A trainer. iteration: the last that was shown; stored: of the model that was loaded; saved: the last that was
-    told to be on the disk; strange: lines that nobody expects."""
+class Heard:
+    """What a trainer says, line by line. iteration: the last that was shown; stored: of the model that was loaded;
+    saved: the last that was told to be on the disk; strange: lines that nobody expects; running: it trains; done: it
+    said so at the end."""
 
-    def __init__(self, words: list[str], environ: dict[str, str], log: TextIO, cwd: Path) -> None:
+    def __init__(self, log: TextIO) -> None:
         self._log, self._rest = log, ""
         self.iteration = self.stored = self.saved = self.backups = self.deaths = 0
         self.judging, self.running, self.done = True, False, False
         self.strange: list[str] = []
-        self.child = pexpect.spawn(
-            words[0], words[1:], cwd=str(cwd), env=environ, encoding="utf-8", codec_errors="replace", timeout=60,
-            dimensions=(40, 200), echo=False,
-        )  # fmt: skip
-        self.child.logfile_read = self
-
-    # ---- what pexpect hands on
 
     def write(self, text: str) -> None:
         self._log.write(text)
-        pieces = _END.split(self._rest + text)
-        *pairs, self._rest = pieces
+        *pairs, self._rest = _END.split(self._rest + text)
         for line, end in zip(pairs[::2], pairs[1::2], strict=True):
             self._take(_ANSI.sub("", line).rstrip(), "\n" in end)
 
     def flush(self) -> None:
         self._log.flush()
 
-    # ---- what is done with it
+    def _take(self, line: str, stays: bool) -> None:
+        if found := STEP.fullmatch(line):
+            self.iteration = int(found[1])
+            if stays:
+                self.saved = self.iteration
+        elif found := SUMMARY.fullmatch(line):
+            self.stored = int(found[1])
+        elif self.judging and line and not any(pattern.fullmatch(line) for pattern in EXPECTED):
+            self.strange.append(line[:300])
+        self.running |= line.startswith("Starting.")
+        self.done |= line == "Done."
+        self.backups += line.startswith("Backup made:")
+        self.deaths += "ended unexpectedly" in line
+
+
+class Session(Heard):
+    """A trainer in a terminal of its own."""
+
+    def __init__(self, words: list[str], environ: dict[str, str], log: TextIO, cwd: Path) -> None:
+        super().__init__(log)
+        self.child = pexpect.spawn(
+            words[0], words[1:], cwd=str(cwd), env=environ, encoding="utf-8", codec_errors="replace", timeout=60,
+            dimensions=(40, 200), echo=False,
+        )  # fmt: skip
+        self.child.logfile_read = self
 
     def pump(self, seconds: float) -> None:
         """Reads what comes for so long."""
@@ -96,17 +113,3 @@ class Session:
         """Of the ended process: its exit code, or the number of the signal, negative."""
         exit_, signal_ = self.child.ptyproc.exitstatus, self.child.ptyproc.signalstatus
         return exit_ if exit_ is not None else -signal_
-
-    def _take(self, line: str, stays: bool) -> None:
-        if found := STEP.fullmatch(line):
-            self.iteration = int(found[1])
-            if stays:
-                self.saved = self.iteration
-        elif found := SUMMARY.fullmatch(line):
-            self.stored = int(found[1])
-        elif self.judging and line and not any(pattern.fullmatch(line) for pattern in EXPECTED):
-            self.strange.append(line[:300])
-        self.running |= line.startswith("Starting.")
-        self.done |= line == "Done."
-        self.backups += line.startswith("Backup made:")
-        self.deaths += "ended unexpectedly" in line
