@@ -100,7 +100,9 @@ def virtual_screen() -> Iterator[Screen]:
     os.close(ours)
     assert number, "Xvfb did not start"
     display = Screen(f":{number.decode().strip()}")
-    yield display
-    display.close()
-    server.terminate()
-    server.wait(10)
+    try:
+        yield display
+    finally:
+        display.close()
+        server.terminate()
+        server.wait(10)

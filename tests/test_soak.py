@@ -27,10 +27,10 @@ def test_the_worst_process_of_each_kind_counts_after_its_warm_up() -> None:
         early = 50 * min(second, 40)  # start-up is no leak
         return {("trainer", 1): early, ("worker", 2): early, ("worker", 3): early + second / 36}
 
-    readings = [gauge.Reading(float(second), second, memory(second), 0, 0) for second in range(0, 200, 2)]
+    readings = [gauge.Reading(float(second), second, memory(second), 0.0, 0, 0) for second in range(0, 200, 2)]
     found = gauge.slopes(readings, 45)
     assert found["trainer"] == pytest.approx(0) and found["worker"] == pytest.approx(100)
-    assert gauge.slopes(readings[:30], 45) == {}  # too short to tell
+    assert gauge.slopes(readings[:50], 45) == {}  # too short to tell
 
 
 def test_processes_are_found_by_what_they_inherit() -> None:

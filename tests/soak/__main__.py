@@ -18,6 +18,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work there, and leave model and log")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so through what tidies up
     mark = secrets.token_hex(8)
     with _folder(args.keep) as folder, contextmanager(virtual_screen)() as screen:
         environ = {

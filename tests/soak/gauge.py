@@ -17,12 +17,13 @@ ROLES = {"samplelib.worker": "worker", "core.window_child": "window", "main.py":
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at all processes. memory: MB by (role, process), shared pages divided among those who share them.
-    files, threads: of the trainer."""
+    """One look at all processes. memory: MB of its own by (role, process), without files and what is shared; whole: of
+    all together, with what is shared divided among those who share it. files, threads: of the trainer."""
 
     seconds: float
     iteration: int
     memory: dict[tuple[str, int], float]
+    whole: float
     files: int
     threads: int
 
@@ -43,18 +44,20 @@ def family(mark: str) -> dict[int, str]:
 
 def look(mark: str, seconds: float, iteration: int) -> Reading:
     processes = family(mark)
-    memory = {(role, pid): size for pid, role in processes.items() if (size := _megabytes(pid)) > 0}
+    sizes = {(role, pid): size for pid, role in processes.items() if (size := _megabytes(pid))[0] > 0}
+    memory, whole = {key: own for key, (own, _) in sizes.items()}, sum(share for _, share in sizes.values())
     trainer = next((pid for pid, role in processes.items() if role == "trainer"), 0)
-    return Reading(seconds, iteration, memory, _entries(trainer, "fd"), _entries(trainer, "task"))
+    return Reading(seconds, iteration, memory, whole, _entries(trainer, "fd"), _entries(trainer, "task"))
 
 
-def _megabytes(pid: int) -> float:
+def _megabytes(pid: int) -> tuple[float, float]:
+    """Of its own, and its share of everything."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
-        return 0.0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
+        return 0.0, 0.0
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
+    return int(found.get("Anonymous", 0)) / 1024, int(found.get("Pss", 0)) / 1024
 
 
 def _entries(pid: int, what: str) -> int:
@@ -76,7 +79,7 @@ def slope(times: Sequence[float], values: Sequence[float]) -> float:
     return float(np.median(((v[None] - v[:, None])[later]) / ((t[None] - t[:, None])[later]))) * 3600
 
 
-def slopes(readings: Iterable[Reading], warm_up: float, least: float = 30.0) -> dict[str, float]:
+def slopes(readings: Iterable[Reading], warm_up: float, least: float = 60.0) -> dict[str, float]:
     """MB in an hour by role, the worst process of each: of those seen for `least` seconds after the warm-up."""
     tracks: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for reading in readings:
@@ -84,7 +87,7 @@ def slopes(readings: Iterable[Reading], warm_up: float, least: float = 30.0) -> 
             tracks.setdefault(key, []).append((reading.seconds, size))
     found: dict[str, float] = {}
     for (role, _), track in tracks.items():
-        settled = [(seconds, size) for seconds, size in track if seconds >= max(warm_up, track[0][0] + warm_up / 2)]
+        settled = [(seconds, size) for seconds, size in track if seconds >= track[0][0] + warm_up]
         if len(settled) > 5 and settled[-1][0] - settled[0][0] >= least:
             found[role] = max(found.get(role, -np.inf), slope(*zip(*settled, strict=True)))
     return found

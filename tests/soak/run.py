@@ -108,7 +108,7 @@ class Soak:
             "plan": asdict(plan), "seconds": lasted, "iterations": max(0, session.iteration - before),
             "slopes": settled, "leaving": leaving, "saved": session.saved, "deaths": session.deaths,
             "first": _plain(readings[len(readings) // 4 :][:1]), "last": _plain(readings[-1:]),
-            "most": round(max((sum(r.memory.values()) for r in readings), default=0.0), 1),
+            "most": round(max((reading.whole for reading in readings), default=0.0), 1),
         }  # fmt: skip
         self.report.runs.append(run)
         told = ", ".join(f"{role} {value:+.0f}" for role, value in settled.items())
@@ -175,7 +175,7 @@ class Soak:
             action = self._rng.choice(ACTIONS)
             if window and now > fatal:
                 window, action = False, "window"
-            if action == "worker" and now - worker_killed < 10:
+            if action == "worker" and now - worker_killed < (60 if plan.seconds > 200 else 10):
                 action = "nothing"
             if action == "worker":
                 worker_killed = now
