@@ -28,6 +28,10 @@ ILL = 60  # the iteration from which something goes wrong
 LR = 2e-3  # learns the four batches in that time
 
 
+CAUSES = ("huge lr", "nan picture", "infinite gradient")
+CASES = [("float16", True), *((cause, cured) for cause in CAUSES for cured in (True, False))]
+
+
 def smooth_batch(seed: int) -> Batch:
     """Soft blobs of colour, which a small network can learn."""
     coarse = random_batch(4, seed=seed)
@@ -65,6 +69,9 @@ class Cause(SwapTask):
             losses = super().train_step(batch)
             handle.remove()
             return losses
+        if ill and self.cause == "float16":  # no precaution at all: sums of squares overflow
+            with torch.autocast("cpu", dtype=torch.float16):
+                return super().train_step(batch)
         return super().train_step(batch)
 
 
@@ -97,8 +104,7 @@ def train(folder: Path, cause: str, cured: bool) -> tuple[str, list[Event]]:
     return trainer.run(), events
 
 
-@pytest.mark.parametrize("cause", ["huge lr", "nan picture", "infinite gradient"])
-@pytest.mark.parametrize("cured", [True, False])
+@pytest.mark.parametrize(("cause", "cured"), CASES)
 def test_the_model_survives(tmp_path: Path, cause: str, cured: bool) -> None:
     reason, events = train(tmp_path, cause, cured)
     texts = [event.text for event in events if isinstance(event, Warned)]
