@@ -188,7 +188,8 @@ class Soak:
     def _do(self, action: str) -> None:
         if action == "nothing":
             return
-        self.report.done[action] += action != "ready"
+        if action != "ready":
+            self.report.done[action] += 1
         clicked = action == "window" and self._rng.random() < 0.5
         if action in KEYS or clicked:
             try:
