@@ -32,7 +32,8 @@ class GuardRules:
     skips: discarded steps in a row that are a collapse. factor: how far above its median a smoothed loss must be.
     patience: how long it must stay there. history: over how many healthy losses the median is taken; learning: how many
     there must be before it counts. contrast: the least share of the targets' contrast that drawn faces must have, from
-    iteration `contrast_from` on.
+    iteration `contrast_from` on. Parts that begin anew draw grey at first, whatever the iteration: where they never had
+    twice that much yet, as many iterations must have been observed.
     """
 
     skips: int = 20
@@ -41,7 +42,7 @@ class GuardRules:
     history: int = 500
     learning: int = 100
     smoothing: int = 20
-    contrast: float = 0.03
+    contrast: float = 0.1
     contrast_from: int = 1000
 
 
@@ -61,13 +62,21 @@ class Guard:
     def __init__(self, rules: GuardRules | None = None) -> None:
         self.rules = rules or GuardRules()
         self.skipped = 0
+        self._observed, self._had_contrast = 0, False  # also after a roll-back: the good state had it
         self.restart()
 
     def restart(self) -> None:
-        """Forgets everything but the count: after a roll-back, or when an option changed what losses mean."""
+        """Forgets the losses: when an option changed what they mean."""
+        self._watched: dict[str, _Watched] = {}
+        self.go_on()
+
+    def go_on(self) -> None:
+        """After a roll-back: healthy again, and what was usual stays. Else a model that collapses once more would
+        have its bad losses taken for the usual ones at once, and be saved."""
         self.state, self.reason = State.HEALTHY, ""
         self._row = self._bad = 0
-        self._watched: dict[str, _Watched] = {}
+        for watched in self._watched.values():
+            watched.smooth = watched.median
 
     def observe(
         self, iteration: int, losses: Mapping[str, float], updated: bool = True, contrast: float = math.nan
@@ -83,7 +92,10 @@ class Guard:
             return self.state
         self._row = 0
         worries = [text for name, loss in losses.items() if (text := self._rise(name, loss))]
-        if iteration >= rules.contrast_from and contrast < rules.contrast:
+        self._observed += 1
+        self._had_contrast |= contrast >= 2 * rules.contrast
+        armed = self._had_contrast or self._observed >= rules.contrast_from
+        if armed and iteration >= rules.contrast_from and contrast < rules.contrast:
             worries.append(f"drawn faces have {contrast:.1%} of the contrast they should have")
         self._bad = self._bad + 1 if worries else 0
         if not worries:

@@ -219,7 +219,7 @@ class Trainer:
         for line in lines:
             self.emit(Warned(line))
         if self.guard is not None:
-            self.guard.restart()
+            self.guard.go_on()
         self._saved_iteration = self.iteration
         self.emit(Started(self.name, self.iteration, self.cadence.target, self.task.loss_names, self._history()))
 

@@ -64,7 +64,7 @@ def against_artefacts(face: Tensor, inputs: Inputs) -> Tensor:
 
 @torch.no_grad()
 def contrast(face: Tensor, target: Tensor) -> Tensor:
-    """Standard deviation within the drawn faces over that within their targets, 0-d: near 0 when a training has
-    collapsed to one colour. Every fourth pixel will do."""
-    drawn, real = (image[:, :, ::4, ::4].std((2, 3)).mean() for image in (face, target))
-    return drawn / (real + 1e-6)
+    """Standard deviation within the drawn faces (2N, C, H, W), src before dst, over that within their targets, 0-d, of
+    the side where it is less: near 0 when a side has collapsed to one colour. Every fourth pixel will do."""
+    drawn, real = (image[:, :, ::4, ::4].std((2, 3)).reshape(2, -1).mean(1) for image in (face, target))
+    return (drawn / (real + 1e-6)).amin()

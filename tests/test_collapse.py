@@ -21,11 +21,12 @@ from core.trainer import Cadence, Trainer
 from mainscripts.train_run import SavedModel
 from mainscripts.train_setup import Setup
 from models.swap import SwapTask
+from models.terms import contrast
 from tests.test_saehd_golden import SPEC, random_batch, small
 
-RULES = GuardRules(skips=5, learning=30, patience=25, smoothing=5, contrast_from=40)
+RULES = GuardRules(skips=5, learning=30, patience=25, smoothing=5, contrast_from=60)
 ILL = 60  # the iteration from which something goes wrong
-LR = 2e-3  # learns the four batches in that time
+LR = 5e-4  # both sides draw something by then
 
 
 CAUSES = ("huge lr", "nan picture", "infinite gradient")
@@ -136,3 +137,12 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_any_optimizer() -> None:
     after = task.parts()
     for stem, part in before.items():
         assert all(np.array_equal(array, after[stem][name]) for name, array in part.items() if name != "iters:0"), stem
+
+
+def test_the_contrast_is_that_of_the_side_which_has_less() -> None:
+    target = torch.rand(4, 3, 64, 64)
+    assert contrast(0.5 * target, target) == pytest.approx(0.5, abs=1e-3)
+    for gone in (slice(0, 2), slice(2, 4)):
+        face = target.clone()
+        face[gone] = 0.4
+        assert contrast(face, target) < 1e-3

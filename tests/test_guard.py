@@ -56,11 +56,27 @@ def test_a_loss_that_stays_high_is_first_suspect_then_a_collapse() -> None:
     assert steady(guard, 300, 20.0, 600) is State.HEALTHY, "forgotten: what losses mean has changed"
 
 
+def test_after_a_roll_back_what_was_usual_stays_usual() -> None:
+    guard = Guard()
+    steady(guard, 300)
+    assert steady(guard, 150, 20.0, 301) is State.COLLAPSED
+    guard.go_on()
+    assert guard.state is State.HEALTHY and steady(guard, 20, 1.0, 200) is State.HEALTHY
+    assert steady(guard, 150, 20.0, 220) is State.COLLAPSED, "at once again"
+
+
 def test_faces_without_contrast_count_only_later() -> None:
     guard = Guard()
     assert steady(guard, 900, contrast=0.001) is State.HEALTHY, "every training begins grey"
     assert steady(guard, 400, start=901, contrast=0.001) is State.COLLAPSED and "contrast" in guard.reason
     assert steady(Guard(), 3000, contrast=math.nan) is State.HEALTHY, "not measured"
+
+
+def test_parts_that_begin_anew_in_an_old_model_may_draw_grey_at_first() -> None:
+    guard = Guard()
+    assert steady(guard, 900, start=50_000, contrast=0.01) is State.HEALTHY
+    assert steady(guard, 50, start=50_900, contrast=0.6) is State.HEALTHY
+    assert steady(guard, 150, start=50_950, contrast=0.07) is State.COLLAPSED, "what was there is gone"
 
 
 class SickTask(FakeTask):

@@ -59,9 +59,6 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
-    def long_runs(self) -> list[tuple[float, bool, dict[str, float]]]:
-        return [(run["seconds"], run["plan"]["thinned"], run["slopes"]) for run in self.runs if run["slopes"]]
-
     def totals(self) -> str:
         iterations = sum(run["iterations"] for run in self.runs)
         done = ", ".join(f"{count} {what}" for what, count in sorted(self.done.items()))
