@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -53,11 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         return (
             _led(names[0], args.minutes, args.seed) if args.only is None else _again(names[0], args.seed, args.only)
         )
-    kept = Path(tempfile.mkdtemp(prefix="facesmith-fuzz-"))
-    faults = sum(fuzz(name, args.seed, args.minutes * 60, kept) for name in names)
-    if not faults:
-        kept.rmdir()
-    return int(faults > 0)
+    kept = Path(tempfile.gettempdir(), f"facesmith-fuzz-{secrets.token_hex(4)}")  # made when there is something to keep
+    return int(sum(fuzz(name, args.seed, args.minutes * 60, kept) for name in names) > 0)
 
 
 def fuzz(name: str, seed: int, seconds: float, kept: Path) -> int:
@@ -84,6 +82,7 @@ def fuzz(name: str, seed: int, seconds: float, kept: Path) -> int:
         f"(number {slowest[1]}), grew by {grown / 2**20:.0f} MB", flush=True,
     )  # fmt: skip
     for number, what in faults.items():
+        kept.mkdir(mode=0o700, exist_ok=True)
         path = kept / f"{name}-{seed}-{number}.bin"
         path.write_bytes(_input(name, seed, number))
         print(f"  {path}: {what}", flush=True)
