@@ -5,6 +5,7 @@ Whoever writes a model takes a `Disk` as an argument, so that tests can break an
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -14,6 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESTALE)
 BLOCK = 1 << 22  # bytes read at a time: a read-back never holds more of a file
 PATIENCE = (0.05, 0.1, 0.2, 0.4) if os.name == "nt" else ()
 """Seconds to wait before a refused rename or delete is tried again: on Windows a virus scanner or a preview may hold a
@@ -103,3 +107,16 @@ class Disk:
 
 
 DISK = Disk()
+
+
+def remedy(number: int | None, folder: Path) -> str:
+    """What to do about an error of the disk, by its number; a sentence and a blank, or nothing."""
+    if number in FULL:
+        return "Free some space there: delete other files, or old backups. "
+    if number in FORBIDDEN:
+        return "Make the folder writable for this user, or the disk, if it is mounted read-only. "
+    if number in GONE:
+        return f"Bring {folder} back: is the disk or the network drive still connected? "
+    if number == errno.EIO:
+        return "The disk reports damage: copy the model elsewhere soon. "
+    return ""

@@ -6,16 +6,15 @@ of a snapshot is kept for the next one; a second is used where a save comes befo
 
 from __future__ import annotations
 
-import errno
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from core.backups import RULES, BackupRules
+from core.disk import remedy
 from core.events import BackedUp, Event, Saved, Saving, Warned
 from core.memory import out_of_memory
 from core.modeldir import ModelData, ModelDir, ModelError, Part
@@ -24,10 +23,6 @@ from core.runstate import RunState
 from core.savejournal import WEIGHTY
 from core.shortage import FAILURES
 from core.snapshot import Snapshot
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESTALE)
 
 
 @dataclass(frozen=True)
@@ -200,16 +195,3 @@ class BackgroundSaver:
             untouched = "The files saved before are safe beside the new ones and put back as soon as the disk allows"
         text = f"{folder}: {reason}. {remedy(number, folder)}{untouched}"
         return f"{text}; training goes on and tries again at the next save."
-
-
-def remedy(number: int | None, folder: Path) -> str:
-    """What to do about an error of the disk, by its number; a sentence and a blank, or nothing."""
-    if number in FULL:
-        return "Free some space there: delete other files, or old backups. "
-    if number in FORBIDDEN:
-        return "Make the folder writable for this user, or the disk, if it is mounted read-only. "
-    if number in GONE:
-        return f"Bring {folder} back: is the disk or the network drive still connected? "
-    if number == errno.EIO:
-        return "The disk reports damage: copy the model elsewhere soon. "
-    return ""

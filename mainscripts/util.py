@@ -19,10 +19,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from core.disk import DISK, Disk
+from core.disk import DISK, Disk, remedy
 from core.options import Option, resolve
 from core.prompts import Terminal, ask_row
-from core.saver import remedy
 from core.values import parse_sets
 from mainscripts.train import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse

@@ -19,11 +19,11 @@ from training import command
 
 from core import dflfile
 from core.backups import BackupRules
-from core.disk import Disk
+from core.disk import Disk, remedy
 from core.events import BackedUp, Event, Saved, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
 from core.nn import Copy, to_dfl
-from core.saver import BackgroundSaver, remedy
+from core.saver import BackgroundSaver
 from main import main
 
 
