@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -37,7 +38,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code: 0 done, 1 failed, 2 wrong usage or answers, 3 a training that
-    collapsed, 130 left at a question."""
+    collapsed, 130 left before there was anything to save, or aborted."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -56,5 +57,15 @@ def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str])
     return int(module.run(parser.parse_args(words)))
 
 
+def program() -> int:
+    """`main` as a process of its own: once it has ended, no signal changes its exit code any more, as the interpreter
+    takes a moment to end."""
+    code = main()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)  # a handler of ours would not survive that
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

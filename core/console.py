@@ -93,12 +93,13 @@ class ConsoleSink:
         elif isinstance(event, Staged):
             self._staged(event)
         elif isinstance(event, Noted):
-            self._print(event.text)
+            if not event.aside:
+                self._print(event.text)
         elif isinstance(event, Warned):
             self._print(f"Warning: {event.text}")
         elif isinstance(event, Failed):
             self._print(f"Error: {event.text}")
-        elif isinstance(event, Stopped):
+        elif isinstance(event, Stopped) and event.reason in ("command", "target"):
             self._print("Done.")
 
     def _started(self, event: Started) -> None:
@@ -112,8 +113,8 @@ class ConsoleSink:
             self._print("Trying to do the first iteration. If an error occurs, reduce the model parameters.")
 
     def _staged(self, event: Staged) -> None:
-        """`Initializing models... 1.2 s` on one line; where others came between, the seconds are left to the summary
-        of the start, unless they are many."""
+        """`Initializing models... 1.2 s` on one line; where others came between, the seconds are left to the log,
+        unless they are many."""
         if event.seconds is None:
             self._print(f"{event.name}...", end="")
             self._open = event.name

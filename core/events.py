@@ -78,9 +78,10 @@ class TargetReached:
 
 @dataclass(frozen=True)
 class Noted:
-    """A line for the user that is no warning."""
+    """A line for the user that is no warning. aside: for the log alone."""
 
     text: str
+    aside: bool = False
 
 
 @dataclass(frozen=True)

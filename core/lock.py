@@ -12,12 +12,15 @@ import errno
 import os
 import re
 import socket
+import time
 from pathlib import Path
 from typing import IO
 
+from core.disk import FULL, remedy
 from core.modeldata import ModelError
 
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+PATIENCE, PAUSE = 5, 0.1  # attempts, seconds
 OWNER = re.compile(r"process (\d{1,10}) on (\S+)")
 
 
@@ -29,30 +32,44 @@ class ModelLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> ModelLock:
+        folder = self.path.parent
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._acquire()
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._acquire()
+            self._sign(self._file)
         except OSError as error:
-            raise ModelError(
-                f"{self.path.parent}: cannot be written ({error.strerror}). Give a model folder you may write to."
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
+            self.__exit__()
+            full = remedy(error.errno, folder) if error.errno in FULL else ""
+            advice = full or "Give a model folder you may write to. "
+            raise ModelError(f"{folder}: cannot be written ({error.strerror}). {advice.rstrip()}") from error
         return self
+
+    @staticmethod
+    def _sign(file: IO[str]) -> None:
+        """Who has the lock, for those who are refused."""
+        try:
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # what could not be written would be tried again
+                file.close()
+            raise
 
     def _acquire(self) -> IO[str]:
         """The open, locked file that has the lock's name."""
-        while True:
+        for attempt in range(PATIENCE):  # somebody who only looks has it for a moment
             file = self.path.open("a+", encoding="utf-8")
-            held = _held(file)
+            held, by_name = _held(file)
             if held:
                 file.close()
+                if attempt < PATIENCE - 1 and not by_name:
+                    time.sleep(PAUSE)
+                    continue
+                gone = f" Should there be none any more, delete {self.path}." if by_name else ""
                 raise ModelError(
-                    f"This model is being trained by {held}. Stop that trainer first, or choose another model. Should "
-                    f"there be none any more, delete {self.path}."
+                    f"This model is being trained by {held}. Stop that trainer first, or choose another model.{gone}"
                 )
             # Whoever had it may have deleted it between our opening and locking: then it is no lock any more.
             try:
@@ -61,12 +78,13 @@ class ModelLock:
             except FileNotFoundError:
                 pass
             file.close()
+        raise ModelError(f"{self.path}: is made and deleted all the time. Try again.")
 
     def holder(self) -> str:
         """Who trains the model, as the refusal names them; empty where nobody does."""
         try:
             with self.path.open("r+", encoding="utf-8") as file:
-                return _held(file)
+                return _held(file)[0]
         except OSError:
             return ""  # no lock, or a folder that may only be read: nobody trains there
 
@@ -81,16 +99,18 @@ class ModelLock:
         file.close()
 
 
-def _held(file: IO[str]) -> str:
-    """Locks the file and returns nothing, or who keeps others out."""
+def _held(file: IO[str]) -> tuple[str, bool]:
+    """Locks the file and returns nothing, or who keeps others out; and whether only the name in the file says so."""
     try:
         _lock(file)
     except OSError as error:
         file.seek(0)
         owner = file.read(500).strip()
-        if error.errno in HELD or _lives(owner):
-            return owner or "another program"
-    return ""
+        if error.errno in HELD:
+            return owner or "another program", False
+        if _lives(owner):
+            return owner, True
+    return "", False
 
 
 def _lives(owner: str) -> bool:

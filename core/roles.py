@@ -27,13 +27,16 @@ class Trainable(Protocol):
 
 
 class Saver(Protocol):
-    """Where saves go. `save` and `backup` return at once and report through events; `wait` returns when all is done."""
+    """Where saves go. `save` and `backup` return at once and report through events; `wait` returns when all is done;
+    `failed` says whether the newest save that has ended did not reach the disk."""
 
     def save(self, losses: dict[str, float] | None, position: int) -> None: ...
 
     def backup(self) -> None: ...
 
     def wait(self) -> None: ...
+
+    def failed(self) -> bool: ...
 
 
 class Rescue(Protocol):

@@ -114,6 +114,9 @@ class BackgroundSaver:
             while not self._turn.wait_for(lambda: not self._waiting and not self._busy, timeout=0.5):
                 pass
 
+    def failed(self) -> bool:
+        return not self._saved_ok
+
     def standing(self) -> str:
         """Which save the folder holds, as a sentence."""
         folder = self._directory.folder

@@ -225,5 +225,5 @@ class Pulse:
         if self._next == "iteration":
             self._next = ""
             self._stages.end()
-            self._emit(Noted(self._stages.table()))
+            self._emit(Noted(self._stages.table(), aside=True))
             self._stages.iterate(f"iteration {self._iteration + 1}", self._hint)

@@ -150,7 +150,7 @@ class Trainer:
         if command.name == "save":
             self._save()
         elif command.name == "backup":
-            if self.iteration > self._saved_iteration:
+            if self._unsaved():
                 self._save()
             self.saver.backup()
         elif command.name == "preview":
@@ -182,7 +182,7 @@ class Trainer:
     def _make_room(self, relief: Relief) -> bool:
         self._batch, self._unused = None, False
         self.task.let_go()
-        if self.iteration > self._saved_iteration and not self.task.torn:  # before a question that may wait for long
+        if self._unsaved() and not self.task.torn:  # before a question that may wait for long
             self._save()
             self.saver.wait()
         self.emit(Warned(relief.explain(self.iteration)))
@@ -318,6 +318,10 @@ class Trainer:
         self.saver.save(means, self.position)
         self._saved_iteration, self._saved_at = self.iteration, self.clock()
 
+    def _unsaved(self) -> bool:
+        """Whether the disk lacks iterations, also because a save failed."""
+        return self.iteration > 0 and (self.iteration > self._saved_iteration or self.saver.failed())
+
     def _pages(self) -> list[Page]:
         return self._lean(self._batch) if self._batch is not None else []
 
@@ -326,7 +330,7 @@ class Trainer:
         self.emit(Previewed(self.iteration, self._pages()))
 
     def _finish_target(self) -> None:
-        if self.iteration > self._saved_iteration:
+        if self._unsaved():
             self._save()
             self._preview()
         self.saver.wait()
@@ -334,11 +338,17 @@ class Trainer:
 
     def _keep(self) -> None:
         if self._state() is not State.HEALTHY and self.rescue is not None:
-            self.emit(Warned(f"The suspect state is kept in {self.rescue.keep_suspect()}; the good files stay."))
-        elif self.iteration > self._saved_iteration:
+            self.emit(Warned(self._keep_suspect(self.rescue)))
+        elif self._unsaved():
             self._save()
             if not self._hurried:
                 self._preview()
+
+    def _keep_suspect(self, rescue: Rescue) -> str:
+        try:
+            return f"The suspect state is kept in {rescue.keep_suspect()}; the good files stay."
+        except OSError as error:
+            return f"The suspect state could not be kept ({error}); the good files stay."
 
     def leave(self, reason: str) -> str:
         """Saves what is not saved yet, unless it is suspect, and says goodbye; `run` does so itself."""
@@ -346,6 +356,9 @@ class Trainer:
         if not self._lost:
             self._keep()
         self.saver.wait()
+        if self.saver.failed() and not self._lost and self._state() is State.HEALTHY:
+            self._save()  # the last chance: there may be room again by now
+            self.saver.wait()
         if reason == "memory":
             model = "The model is what was saved last." if self.iteration else "No model is written."
             self.emit(Failed(f"Training ends, as an iteration does not fit into memory. {model}"))

@@ -167,9 +167,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _watched(args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextIO) -> int:
     """The training with somebody who tells its stages and where it is stuck."""
-    from mainscripts import train_watch
+    from mainscripts import train_stop, train_watch
 
-    with train_watch.watched(log, args.watchdog, stdout) as stages:
+    with train_stop.leaving(), train_watch.watched(log, args.watchdog, stdout) as stages:
         return _train(args, log, stages, stdin, stdout)
 
 

@@ -43,7 +43,9 @@ class Stops:
     def __enter__(self) -> Stops:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._handlers = {number: signal.signal(number, self._interrupt) for number in _numbers()}
+        # What nohup and a shell's & have had ignored stays ignored.
+        heard = [number for number in _numbers() if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._interrupt) for number in heard}
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._thread.start()
@@ -56,14 +58,15 @@ class Stops:
         self._console.close()
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            # Once all is saved, what comes while the rest is put away must not change the exit code.
+            signal.signal(number, handler if self.code is None else signal.SIG_IGN)
         self._writer.close()
         self._thread.join(1.0)
         self._reader.close()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, once it runs Python code again."""
-        if self.aborted and not self._raised:
+        if self.aborted and not self._raised and self.code is None:
             self._raised = True
             raise KeyboardInterrupt
 
@@ -72,7 +75,9 @@ class Stops:
             for number in numbers:
                 if number not in self._handlers:
                     continue
-                if number != signal.SIGINT:
+                if self.code is not None:  # all is saved, only goodbye is left
+                    self._later(ABORT_SECONDS, self.code, "")
+                elif number != signal.SIGINT:
                     self._asked_by_system(signal.Signals(number).name)
                 elif not self.asked.is_set():
                     self._ask(Command("stop"))
@@ -112,6 +117,25 @@ class Stops:
             if self._over.wait(LAST_WORDS):
                 return
         self._end(code if self.code is None else self.code)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """While there is nothing to save yet, a polite kill and a closed terminal leave as Ctrl-C does. Afterwards all
+    signals are as they were, whatever was done with them meanwhile."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in _numbers()}
+    for number, handler in handlers.items():
+        if number != signal.SIGINT and handler is not signal.SIG_IGN:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _numbers() -> list[int]:

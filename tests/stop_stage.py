@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.modeldir import ModelDir
-from main import main
+from main import program
 from models.swap import SwapTask
 
 step, write = SwapTask.train_step, ModelDir.write
@@ -51,4 +51,4 @@ if __name__ == "__main__":
         SwapTask.train_step = stuck_step if what == "hang" else failing_step  # type: ignore[method-assign]
     elif what == "slow":
         ModelDir.write = slow_write  # type: ignore[assignment, method-assign]
-    sys.exit(main())
+    sys.exit(program())

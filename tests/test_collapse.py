@@ -52,6 +52,9 @@ class Disk:
 
     def wait(self) -> None: ...
 
+    def failed(self) -> bool:
+        return False
+
 
 class Cause(SwapTask):
     """A model that something happens to from iteration ILL on."""

@@ -50,7 +50,7 @@ def test_never_two_at_a_time(path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most, done
-        for _ in range(300):
+        for _ in range(100):
             try:
                 with ModelLock(path):
                     with guard:
@@ -95,6 +95,28 @@ def test_where_there_are_no_locks_the_named_process_decides(path: Path, monkeypa
         else:
             with ModelLock(path):
                 assert str(os.getpid()) in path.read_text()
+
+
+def test_a_full_disk_is_told_and_leaves_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: IO[str]) -> None:
+        file.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ModelLock, "_sign", staticmethod(full))
+    with pytest.raises(ModelError, match=r"No space left on device\)\. Free some space"), ModelLock(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_somebody_who_only_looks_keeps_nobody_out(path: Path) -> None:
+    path.write_text("process 1 on here")
+    for _ in range(20):
+        looking = threading.Thread(target=lambda: [ModelLock(path).holder() for _ in range(50)])
+        looking.start()
+        with ModelLock(path):
+            path.exists()
+        looking.join()
+        path.write_text("process 1 on here")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_first_samples_preview_and_iteration(clock: Clock, told: list[Event], st
         pulse.emit(Stepped(1, {}, 1.0))
     names = [(event.name, event.seconds) for event in told if isinstance(event, Staged) and event.seconds is not None]
     assert names == [("First samples", 3.0), ("First preview", 1.0), ("First iteration", 2.0)]
-    assert Noted(stages.table()) in told and stages.doing.name == f"iteration {8 if resumed else 2}"
+    assert Noted(stages.table(), aside=True) in told and stages.doing.name == f"iteration {8 if resumed else 2}"
 
 
 def test_pausing_at_the_target_is_not_being_stuck(clock: Clock, told: list[Event], stages: Stages) -> None:
@@ -122,7 +122,7 @@ def test_pausing_at_the_target_is_not_being_stuck(clock: Clock, told: list[Event
     next(pulse)
     pulse.emit(Previewed(5, []))
     pulse.emit(TargetReached(5))
-    assert stages.doing is None and Staged("First iteration") not in told and Noted(stages.table()) in told
+    assert stages.doing is None and Staged("First iteration") not in told and Noted(stages.table(), aside=True) in told
     next(pulse)
     assert stages.doing is not None
     pulse.emit(Previewed(5, []))

@@ -130,6 +130,37 @@ def test_a_failing_iteration_leaves_nothing_behind(start: Start, copy: Path) -> 
     assert me.code() == 1 and saved(copy) == 3 and me.left_behind() == []
 
 
+def test_what_nohup_has_ignored_stays_ignored(start: Start, copy: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits that, as from nohup
+    try:
+        me = start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    me.child.kill(signal.SIGHUP)
+    me.child.expect(r"\[#0000[1-9]\d\]")
+    me.child.send("\r")
+    assert me.code() == 0 and saved(copy) >= 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_before_there_is_anything_to_save_it_just_leaves(start: Start, copy: Path, number: int) -> None:
+    before = digest(copy)
+    me = start(until="Loading samples")
+    me.child.kill(number)
+    me.child.expect_exact("Left without changing anything.")
+    assert me.code() == 130 and digest(copy) == before and me.left_behind() == []
+
+
+def test_a_signal_after_the_end_changes_nothing(start: Start, copy: Path) -> None:
+    me = start()
+    me.child.send("\r")
+    me.child.expect_exact("Done.")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        me.child.kill(number)
+        time.sleep(0.1)
+    assert me.code() == 0 and saved(copy) >= 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_with_a_window(start: Start, copy: Path, screen: Screen, tmp_path: Path, number: int) -> None:
     me = start(display=screen.environ["DISPLAY"])

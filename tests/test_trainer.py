@@ -72,6 +72,9 @@ class FakeSaver:
     def wait(self) -> None:
         pass
 
+    def failed(self) -> bool:
+        return False
+
 
 def numbered(number: int = 0) -> Iterator[Batch]:
     while True:
@@ -245,3 +248,46 @@ def test_a_backup_is_of_what_is_trained_now() -> None:
     run.trainer.run()
     assert [call if call == "backup" else "save" for call in run.saver.calls] == ["save", "save", "backup", "save"]
     assert run.saver.positions == [1, 3, 5]
+
+
+class FullDisk(FakeSaver):
+    """Every save fails while `full`."""
+
+    full = True
+    last_failed = False
+
+    def save(self, losses: dict[str, float] | None, position: int) -> None:
+        super().save(losses, position)
+        self.last_failed = self.full
+
+    def failed(self) -> bool:
+        return self.last_failed
+
+
+def test_a_save_that_failed_is_tried_again_on_leaving() -> None:
+    saver = FullDisk()
+    run = Run(Cadence(target=5, exit_at_target=True), saver=saver)
+    run.trainer.run()
+    assert saver.positions == [1, 5, 5, 5]  # at the target, on leaving, and a last time
+
+    saver = FullDisk()
+    run = Run(Cadence(target=5), saver=saver)
+
+    def make_room(event: Event) -> None:
+        if isinstance(event, TargetReached):
+            saver.full = False
+            run.commands.put(Command("stop"))
+
+    run.trainer.emit = make_room
+    run.trainer.run()
+    assert saver.positions == [1, 5, 5] and not saver.failed()  # by then there is room
+
+
+def test_a_backup_after_a_failed_save_saves_first() -> None:
+    saver = FullDisk()
+    run = Run(Cadence(target=3), saver=saver)
+    run.at(3, "backup", "stop")
+    saver.full = False
+    run.task.during[2] = lambda: setattr(saver, "last_failed", True)
+    run.trainer.run()
+    assert [call if call == "backup" else "save" for call in saver.calls] == ["save", "save", "backup"]
