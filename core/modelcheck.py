@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,37 @@ def _verify(directory: ModelDir) -> Report:
         names = ", ".join(directory.path(ending).name for ending in changed)
         report.notes.append(f"{names}: written by another program since the last save here.")
     return report
+
+
+def refuse_damaged(directory: ModelDir, endings: Iterable[str]) -> None:
+    """Reads those files whose size and time are the ones the last save here left. One with another checksum was
+    damaged by the disk, and the next save would pass the damage on as sound. What another program wrote since has
+    another time and is not looked at; nor is anything while a save is open. Raises ModelError; changes nothing."""
+    journal = directory.journal
+    known = None if journal.journal_path.exists() else journal.manifest()
+    bad = [ending for ending in endings if known and ending in known.files and _rotten(directory, ending, known)]
+    if bad:
+        names = [directory.path(ending).name for ending in bad]
+        parts = [ending.removesuffix(".npy") for ending in bad if ending.endswith(".npy")]
+        anew = f", start it anew with --reinit {' --reinit '.join(parts)}" if len(parts) == len(bad) else ""
+        raise ModelError(
+            f"{', '.join(names)} in {directory.folder}: the disk damaged it: its bytes are not those that were saved, "
+            f"though size and time are. Restore a backup (python main.py model restore){anew}, or, to use it as it is, "
+            f"give it a new time (touch {names[0]})."
+        )
+
+
+def _rotten(directory: ModelDir, ending: str, known: Manifest) -> bool:
+    path, entry = directory.path(ending), known.files[ending]
+    try:
+        status = path.stat()
+        if entry.crc32 is None or (status.st_size, status.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            return False
+        if directory.disk.checksum(path) == entry.crc32:
+            return False
+        return path.stat().st_mtime_ns == entry.mtime_ns  # else a trainer replaced it meanwhile
+    except OSError:
+        return False  # whoever loads it says so
 
 
 def _check(directory: ModelDir, ending: str, manifest: Manifest | None, changed: list[str]) -> Check:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.batch import Batch, Page, SampleRequest, Swap
-from core.modelcheck import not_finite
+from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
 from core.options import Option, OptionError, Values, resolve
@@ -107,7 +107,7 @@ class Task(ABC):
     def load(self, folder: str | Path, name: str, reinit: Collection[str] = ()) -> list[str]:
         """Reads model `name` (DFL's files) from `folder`; returns lines the user should see.
 
-        reinit: parts to start anew, there or not. Raises ModelError for another missing or an unreadable part,
+        reinit: parts to start anew, there or not. Raises ModelError for another missing, unreadable or damaged part,
         PartError for one that does not fit or is not finite; nothing on disk is changed. Where the stored model was
         pretraining and this one is not, it counts from 0 again (DFL).
         """
@@ -127,9 +127,11 @@ class Task(ABC):
                 f"{', '.join(directory.part_path(stem).name for stem in unwanted)} missing in {directory.folder}. "
                 f"Restore from a backup, or start it anew with --reinit {' --reinit '.join(unwanted)}."
             )
+        wanted = [stem for stem in (*self.network_parts, *self.optional_parts) if stem not in fresh]
+        refuse_damaged(directory, ["data.dat", *(f"{stem}.npy" for stem in wanted)])
         parts: dict[str, Part] = {}
-        for stem in (*self.network_parts, *self.optional_parts):
-            part = None if stem in fresh else directory.read_part(stem)
+        for stem in wanted:
+            part = directory.read_part(stem)
             if part is not None and (bad := not_finite(part)):
                 raise PartError(
                     f"{directory.part_path(stem).name}: NaN or infinite numbers in {', '.join(bad)}: whatever saved it "
