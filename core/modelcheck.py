@@ -67,11 +67,13 @@ def _verify(directory: ModelDir) -> Report:
         report.problems.append(describe(plan, journal.journal_path.name))
     elif plan.action != "nothing":
         report.notes.append(f"{describe(plan, journal.journal_path.name)} That happens at the next start of training.")
+    unread = ""
     try:
         report.iteration = directory.read_data().iter
     except ModelError as error:
-        report.problems.append(str(error).splitlines()[0])
+        unread = str(error).splitlines()[0]
         if not directory.files():
+            report.problems.append(unread)
             return report
     manifest = None if plan.action != "nothing" else journal.manifest()
     known = manifest.files if manifest else {}
@@ -81,6 +83,9 @@ def _verify(directory: ModelDir) -> Report:
         report.files.append(check)
         if check.state not in ("ok", "changed"):
             report.problems.append(f"{check.name}: {check.told}")
+            unread = "" if ending == "data.dat" else unread  # told already
+    if unread:
+        report.problems.insert(0, unread)
     if changed:
         names = ", ".join(directory.path(ending).name for ending in changed)
         report.notes.append(f"{names}: written by another program since the last save here.")

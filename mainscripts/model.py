@@ -174,12 +174,14 @@ def _verify(args: argparse.Namespace, say: Say) -> int:
         if args.json:
             say(json.dumps({"name": model.name, "class": model.class_name, **asdict(report)}))
             continue
-        verdict = f"{len(report.problems)} problems" if report.problems else "sound"
+        count = len(report.problems)
+        verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "sound"
         say(f"{model.name} ({model.class_name}), iteration {report.iteration or 0:,}: {verdict}")
         for check in report.files:
             say(f"  {check.state:10} {check.name}{f' ({check.told})' if check.told else ''}")
         for text in (*report.notes, *report.problems):
-            say(f"  {text}")
+            if not any(check.told and check.name in text and check.told in text for check in report.files):
+                say(f"  {text}")
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -188,6 +190,11 @@ def _backup(args: argparse.Namespace, say: Say) -> int:
     with model.lock():
         for note in model.recover():
             say(note)
+        if problems := verify(model).problems:
+            raise ModelError(
+                f"{model.full_name} is not sound, no backup is made: {'; '.join(problems)}. To put a backup of before in "
+                "its place: python main.py model restore"
+            )
         rules = BackupRules(args.naming, 24 if args.naming == "numbers" else 0)
         say(f"Backup made: {model.backup(rules)}")
     return EXIT_OK

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from saved_model import iterations, model, save, the_iteration
+from saved_model import STEMS, iterations, model, save, the_iteration
 from tests_support import ROOT
 
 from core import dflfile
@@ -169,6 +169,32 @@ def test_verify_names_what_is_wrong(run: Run, tmp_path: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a rotten disk would show it
     code, out, _ = run("verify")
     assert code == 1 and "damaged    face_SAEHD_decoder.npy (its bytes are not those that were saved)" in out
+
+
+def test_a_problem_is_told_once(run: Run, tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    save(directory, 5)
+    directory.data_path.write_bytes(bytes(300))
+    directory.part_path("decoder").unlink()
+    code, out, _ = run("verify")
+    assert code == 1 and "2 problems" in out and out.count("data.dat") == out.count("decoder.npy") == 1, out
+    assert len(out.splitlines()) == 1 + len(STEMS) + 3, out
+    directory.data_path.write_bytes(dflfile.dumps({"iter": "many"}))
+    code, out, _ = run("verify")
+    assert code == 1 and out.count("face_SAEHD_data.dat cannot be read") == 1, out
+
+
+def test_a_model_that_is_not_sound_is_not_backed_up(run: Run, tmp_path: Path) -> None:
+    directory = model(tmp_path)
+    save(directory, 5)
+    part = directory.part_path("decoder")
+    os.truncate(part, 100)
+    code, out, err = run("backup")
+    assert code == 1 and "Backup made" not in out and err.count(part.name) == 1, err
+    assert "not sound, no backup is made: face_SAEHD_decoder.npy: " in err and "model restore" in err
+    assert directory.backups() == [] and not directory.backups_folder.exists()
+    save(directory, 6)
+    assert run("backup")[0] == 0
 
 
 def test_verify_and_list_run_beside_a_training_and_the_others_refuse(run: Run, tmp_path: Path) -> None:
