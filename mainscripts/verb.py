@@ -6,6 +6,7 @@ Imports nothing that needs a package: a broken one has to be told too.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from core.runlog import RunLog
 from core.terminal import KeyboardTerminal, ListTerminal
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_LEFT = 0, 1, 2, 3, 130
+EXIT_UNREAD = 141
+"""Nobody reads the output any more (`| head`): what a shell reports of other programs then."""
 WRITTEN_FOR_USERS = (
     ("core.modeldir", "ModelError"),
     ("samplelib.faceset", "FacesetError"),
@@ -45,7 +48,27 @@ def guarded(work: Callable[[], int], log: RunLog | None = None, left: str = "Lef
         print(f"\n{left}", file=sys.stderr, flush=True)
         return EXIT_LEFT
     except Exception as error:  # noqa: BLE001  # the last one who can tell the user
+        if log is None and isinstance(error, BrokenPipeError) and _unread(sys.stdout):
+            return EXIT_UNREAD
         return fail(error, log)
+
+
+def _unread(stdout: TextIO) -> bool:
+    """Whether the reader of the output went away; a broken pipe may also be another one. What is still to be written
+    then goes nowhere, as Python would complain at its end. False on Windows, which cannot be asked."""
+    if sys.platform == "win32":
+        return False
+    try:
+        handle = stdout.fileno()
+    except OSError:  # no file
+        return False
+    poll = select.poll()
+    poll.register(handle, 0)
+    if not poll.poll(0):
+        return False
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), handle)
+    return True
 
 
 def fail(error: Exception, log: RunLog | None) -> int:

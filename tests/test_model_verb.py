@@ -184,6 +184,21 @@ def test_a_problem_is_told_once(run: Run, tmp_path: Path) -> None:
     assert code == 1 and out.count("face_SAEHD_data.dat cannot be read") == 1, out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is another error there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, unbuffered: str) -> None:
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    save(model(tmp_path), 5)
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "main.py", "model", "list", "--model-dir", str(tmp_path)]
+    done = subprocess.run(
+        words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environ
+    )
+    os.close(writer)
+    assert done.stderr == "" and done.returncode == 141
+
+
 def test_a_model_that_is_not_sound_is_not_backed_up(run: Run, tmp_path: Path) -> None:
     directory = model(tmp_path)
     save(directory, 5)
