@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
+import os
 import re
 import sys
 from pathlib import Path
 
+from core.disk import FORBIDDEN, GONE, remedy
+from core.memory import out_of_memory
+
 ROOT = Path(__file__).absolute().parent.parent  # not resolved: as tracebacks name files
 NAMES = {"torch": "PyTorch", "cv2": "OpenCV", "numpy": "NumPy", "prompt_toolkit": "prompt_toolkit", "rich": "rich"}
 IMPORT = re.compile(r"\s*(?:import|from)\s+([A-Za-z_]\w*)")
+PACKAGE = re.compile(r"[/\\](?:site|dist)-packages[/\\](\w+)")
 OURS = {"core", "models", "samplelib", "facelib", "mainscripts"}
 
 
 def explain(error: BaseException) -> str:
     """What happened and what to do, for an error that nobody expected or that the system raised."""
+    if out_of_memory(error):
+        return _memory_text(error)
     if package := broken_package(error):
         return _import_text(package, error)
-    if isinstance(error, MemoryError):
-        return "There is not enough memory. Close other programs, or take smaller settings."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'The system'}: {error.strerror}."
-    said = (str(error) or "no text").splitlines()[0][:300].rstrip(".")
+        return _system_text(error)
+    said = _said(error) or "no text"
     return f"An error that should not happen: {type(error).__name__}: {said}{_place(error)}. Please report it."
 
 
@@ -30,6 +36,8 @@ def broken_package(error: BaseException) -> str:
     out of one of our import lines: a missing DLL is an OSError, a mixture of versions an AttributeError."""
     if isinstance(error, ImportError) and error.name:
         package = error.name.partition(".")[0]
+        if package.startswith("_") and (found := PACKAGE.search(error.path or "")):
+            package = found[1]  # of torch._C Python tells the last word alone
         return "" if package in OURS else package
     frame, line = _our_last(error)
     match = IMPORT.match(line) if frame else None
@@ -54,6 +62,44 @@ def _place(error: BaseException) -> str:
     return f" (at {place})" if place else ""
 
 
+def _said(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:300].rstrip(".")
+
+
+def _memory_text(error: BaseException) -> str:
+    said = _said(error)
+    if "start new thread" in said:
+        return (
+            "No new thread could be started: memory is short, or this user is allowed too few processes. Close other "
+            "programs, or raise the limit (ulimit -v, ulimit -u and ulimit -s show them)."
+        )
+    if isinstance(error, ImportError | OSError) and (package := broken_package(error)):
+        return (
+            f"There is not enough memory to load {NAMES.get(package, package)}: {said}. Close other programs, or raise "
+            "the limit on memory (ulimit -v shows it). If there is enough: programs must be allowed to run from the "
+            "disk it lies on (mount shows noexec where they are not)."
+        )
+    told = f": {said}" if said else ""
+    return f"There is not enough memory{told}. Close other programs, or take smaller settings."
+
+
+def _system_text(error: OSError) -> str:
+    """The system's words, and what to do where we know it."""
+    text = f"{error.filename or 'The system'}: {error.strerror}."
+    path = Path(error.filename) if isinstance(error.filename, str) and error.filename else None
+    advice = remedy(error.errno, path.parent if path else Path())
+    if error.errno in (*FORBIDDEN, *GONE) and path is None:
+        advice = ""
+    elif path is not None and error.errno == errno.ENOTDIR:
+        files = [str(place) for place in (path, *path.parents) if place.is_file()]
+        advice = f"{files[0]} is a file, and a folder is needed there." if files else ""
+    elif path is not None and error.errno in GONE and path.parent.is_dir():
+        advice = ""
+    elif path is not None and error.errno in FORBIDDEN and path.exists() and not os.access(path, os.R_OK):
+        advice = "Make it readable for this user."
+    return f"{text} {advice}".rstrip()
+
+
 def _import_text(package: str, error: BaseException) -> str:
     name = NAMES.get(package, package)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
@@ -61,15 +107,15 @@ def _import_text(package: str, error: BaseException) -> str:
             f"{name} is not installed for {sys.executable}. Start a launcher in bat/, which sets everything up, or: "
             "pip install -e ."
         )
-    said = (str(error) or type(error).__name__).splitlines()[0][:300].rstrip(".")
+    said = _said(error) or type(error).__name__
     text = str(error)
     if "libGL" in text or "libgthread" in text or "libglib" in text:
-        remedy = "Debian, Ubuntu: apt install libgl1 libglib2.0-0. Or: pip install opencv-python-headless"
+        advice = "Debian, Ubuntu: apt install libgl1 libglib2.0-0. Or: pip install opencv-python-headless"
     elif sys.platform == "win32" and isinstance(error, ImportError | OSError):
-        remedy = (
+        advice = (
             "Install Microsoft's Visual C++ runtime (https://aka.ms/vs/17/release/vc_redist.x64.exe), or remove the "
             "folder .venv and start a launcher, which sets everything up anew"
         )
     else:
-        remedy = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew"
-    return f"{name} is installed but cannot be loaded: {said}. {remedy}."
+        advice = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew"
+    return f"{name} is installed but cannot be loaded: {said}. {advice}."

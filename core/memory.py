@@ -25,6 +25,8 @@ WORDS = (
     "allocfailed",  # miopenStatusAllocFailed
     "bad_alloc",
     "bad allocation",  # bad_alloc in the words of Microsoft's library
+    "can't start new thread",  # Python: no room for its stack, or too few processes are allowed
+    "failed to map segment",  # Linux, loading a library
     "could not create a memory",  # oneDNN, which never names the reason
     "could not create a primitive",
     "could not execute a primitive",
@@ -63,16 +65,17 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a card or in main memory."""
     if isinstance(error, MemoryError):
         return True
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and (error.errno or getattr(error, "winerror", None)):
         return error.errno == errno.ENOMEM or getattr(error, "winerror", None) in WINDOWS
-    if not isinstance(error, RuntimeError) and type(error).__module__ != "cv2":
+    if not isinstance(error, RuntimeError | ImportError | OSError) and type(error).__module__ != "cv2":
         return False
     return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in WORDS)
 
 
 def where(error: BaseException, device: str) -> str:
     """The device whose memory ran out, `device` or `cpu`: a training on a card needs main memory too."""
-    card = isinstance(error, RuntimeError) and "CPUAllocator" not in str(error)
+    main = any(word in str(error) for word in ("CPUAllocator", "can't start new thread"))
+    card = isinstance(error, RuntimeError) and not main
     return device if card else "cpu"
 
 

@@ -192,8 +192,8 @@ def _backup(args: argparse.Namespace, say: Say) -> int:
             say(note)
         if problems := verify(model).problems:
             raise ModelError(
-                f"{model.full_name} is not sound, no backup is made: {'; '.join(problems)}. To put a backup of before in "
-                "its place: python main.py model restore"
+                f"{model.full_name} is not sound, no backup is made: {'; '.join(problems)}. To put a backup of before "
+                "in its place: python main.py model restore"
             )
         rules = BackupRules(args.naming, 24 if args.naming == "numbers" else 0)
         say(f"Backup made: {model.backup(rules)}")

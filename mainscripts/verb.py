@@ -10,6 +10,7 @@ import select
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 from core.failures import explain
@@ -66,7 +67,7 @@ def _unread(stdout: TextIO) -> bool:
     poll.register(handle, 0)
     if not poll.poll(0):
         return False
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), handle)
     return True
 

@@ -31,6 +31,9 @@ SHORTAGES = [
     (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."), 99, False),
     (RuntimeError("std::bad_alloc"), None, True),
     (RuntimeError("could not create a primitive"), None, True),
+    (RuntimeError("can't start new thread"), None, False),
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object"), None, False),
+    (OSError("libtorch_cpu.so: failed to map segment from shared object"), None, False),
     (MemoryError(), None, False),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), None, False),
     (cv2.error("OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"), None, False),
@@ -50,7 +53,13 @@ def test_a_real_one_is_among_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shapes do not fit"), OSError(errno.ENOSPC, "disk full"), ValueError("out of memory")]
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        OSError(errno.ENOSPC, "disk full"),
+        ImportError("no name"),
+        ValueError("out of memory"),
+    ],
 )
 def test_other_errors_are_not(error: Exception) -> None:
     assert not out_of_memory(error)

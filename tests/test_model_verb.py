@@ -192,9 +192,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, unbuffered: str) ->
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, "main.py", "model", "list", "--model-dir", str(tmp_path)]
-    done = subprocess.run(
-        words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environ
-    )
+    done = subprocess.run(words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environ)
     os.close(writer)
     assert done.stderr == "" and done.returncode == 141
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -106,3 +108,36 @@ def test_messages_of_errors() -> None:
         assert said.startswith("An error that should not happen: ValueError: odd (at tests/test_runlog.py:")
         assert "\n" not in said and broken_package(error) == ""
     assert spare_path().name.startswith("facesmith_log")
+
+
+def test_a_shortage_of_memory_is_told_as_one() -> None:
+    path = "/x/.venv/lib/python3.11/site-packages/torch/_C.cpython-311-x86_64-linux-gnu.so"
+    segment = ImportError("libtorch_cpu.so: failed to map segment from shared object", name="_C", path=path)
+    said = explain(segment)
+    assert (
+        said.startswith("There is not enough memory to load PyTorch: libtorch_cpu.so: failed") and "ulimit -v" in said
+    )
+    assert ".venv" not in said and broken_package(segment) == "torch"
+    said = explain(RuntimeError("can't start new thread"))
+    assert said.startswith("No new thread could be started: memory is short") and "ulimit -u" in said
+    other = ImportError("undefined symbol: x", name="_C", path=path)
+    assert explain(other).startswith("PyTorch is installed but cannot be loaded: undefined symbol: x.")
+
+
+def test_errors_of_the_system_say_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    def told(number: int, path: Path | None) -> str:
+        return explain(OSError(number, os.strerror(number), *([] if path is None else [str(path)])))
+
+    for number, path, advice in [
+        (errno.ENOSPC, file, "Free some space there"),
+        (errno.ENOSPC, None, "Free some space there"),
+        (errno.EROFS, file, "Make the folder writable"),
+        (errno.ENOENT, tmp_path / "gone" / "x", f"Bring {tmp_path / 'gone'} back"),
+        (errno.ENOTDIR, file / "x" / "y", f"{file} is a file, and a folder is needed there."),
+    ]:
+        start = f"{'The system' if path is None else path}: {os.strerror(number)}. {advice}"
+        assert start in told(number, path) and told(number, path).endswith((".", "?"))
+    assert told(errno.EACCES, None) == "The system: Permission denied."

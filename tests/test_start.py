@@ -140,6 +140,7 @@ def test_no_watchdog_on_request(faces: Path, tmp_path: Path) -> None:
     [
         ("torch", "raise ImportError('DLL load failed while importing _C.')", "PyTorch is .* cannot be loaded: DLL"),
         ("torch", "raise OSError('[WinError 126] c10.dll')", r"PyTorch is .* cannot be loaded: \[WinError 126\]"),
+        ("torch", "raise ImportError('x.so: failed to map segment')", "not enough memory to load PyTorch: .*ulimit"),
         ("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')", "OpenCV .* apt install libgl1"),
         ("numpy", "raise AttributeError('two versions')", "NumPy is installed but cannot be loaded"),
         ("numpy", "raise ModuleNotFoundError('No module named numpy', name='numpy')", "NumPy is not installed .*pip"),
