@@ -84,7 +84,20 @@ def _load(
         reason = f"damaged, or no DeepFaceLab file ({type(error).__name__}: {str(error)[:100]!a})"
     else:
         return result
+    reason = _zeros(file, data, size) or reason
     raise DflFileError(f"{name}: {reason}. Nothing in it was run; use an undamaged, genuine file.", reason)
+
+
+def _zeros(file: BinaryIO | None, data: bytes, size: int) -> str:
+    """What to say of a source that begins with zeros; empty for others. Its first 64 MB are looked at."""
+    if file is not None:
+        file.seek(0)
+        data = file.read(64)
+    if not data or data[:64].strip(b"\0"):
+        return ""
+    while file is not None and file.tell() < min(size, 64 * _CHUNK) and not data.strip(b"\0"):
+        data = file.read(_CHUNK)
+    return f"{'begins with' if data.strip(bytes(1)) else 'only'} zeros, as after a power cut"
 
 
 ENUMERATIONS = {("samplelib.Sample", "SampleType"), ("facelib.FaceType", "FaceType")}

@@ -7,6 +7,7 @@ or none (`core.savejournal`).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -71,15 +72,11 @@ class ModelDir:
         except FileNotFoundError:
             return None
         except (DflFileError, OSError) as error:
-            raise ModelError(
-                f"{error}\nRestore {path.name} from {self.backups_folder.name} or another copy."
-            ) from error
+            raise ModelError(f"{error}\n{self._help(path)}") from error
         numeric = (np.ndarray, np.generic)
         named = isinstance(part, dict) and all(isinstance(name, str) and name.isprintable() for name in part)
         if not named or not all(isinstance(array, numeric) for array in part.values()):
-            raise ModelError(
-                f"{path}: is not a table of arrays, so it is not a part of a model. Restore it from a copy."
-            )
+            raise ModelError(f"{path}: is not a table of arrays, so it is not a part of a model. {self._help(path)}")
         return part
 
     def read_data(self) -> ModelData:
@@ -92,9 +89,17 @@ class ModelDir:
         except FileNotFoundError:
             raise ModelError(f"No model {self.name!r} of class {self.class_name} in {self.folder}.") from None
         except (DflFileError, OSError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(
-                f"{self.data_path.name} cannot be read: {error}\nRestore it from {self.backups_folder.name}."
-            ) from error
+            raise ModelError(f"{self.data_path.name} cannot be read: {error}\n{self._help(self.data_path)}") from error
+
+    def _help(self, path: Path) -> str:
+        """What to do where a file cannot be used: only what there is."""
+        with contextlib.suppress(OSError):
+            if self.backups():
+                return (
+                    f'Restore a backup: python main.py model restore --model-dir "{self.folder}" '
+                    f'--model {self.class_name} --force-model-name "{self.name}"'
+                )
+        return f"There is no backup in {self.backups_folder.name}: put another copy of {path.name} in its place."
 
     def read_state(self) -> RunState | None:
         """What the last save kept of the run's random state; None where there is no such file, or where another program
@@ -213,7 +218,10 @@ class ModelDir:
 
 
 def saved_models(folder: str | Path, class_name: str) -> list[str]:
-    """Names of the models of a class in a folder, the one saved last first; also one whose save was interrupted."""
+    """Names of the models of a class in a folder, the one saved last first; also one whose save was interrupted. None
+    where there is no such folder yet. Raises ModelError for a file in its place."""
+    if files := [place for place in (Path(folder), *Path(folder).parents) if place.is_file()]:
+        raise ModelError(f"--model-dir: {files[0]} is a file, and a folder is needed, such as workspace/model.")
     times: dict[str, float] = {}
     for ending in ("data.dat", "facesmith_journal.json"):
         rest = f"_{class_name}_{ending}"

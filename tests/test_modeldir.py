@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core import dflfile
+from core.backups import BackupRules
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, saved_models
 from core.options import Values
 from core.previewsample import from_stored, to_stored
@@ -72,6 +76,39 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a table of arrays"):
         directory.read_part("encoder")
     assert directory.read_part("inter") is None
+
+
+def test_what_to_do_is_what_there_is(tmp_path: Path) -> None:
+    directory = model(tmp_path / "my models")
+    directory.write(parts(1), data(3), VALUES)
+    backup = directory.backup(BackupRules(links=False))
+    part = directory.part_path("encoder")
+    for path, read in [(directory.data_path, directory.read_data), (part, lambda: directory.read_part("encoder"))]:
+        sound = path.read_bytes()
+        for content, reason in [(bytes(3 << 20), "only zeros"), (bytes(3 << 20) + b"x", "begins with zeros")]:
+            path.write_bytes(content)
+            with pytest.raises(
+                ModelError, match=rf"{re.escape(path.name)}: {reason}, as after a power cut.*\n"
+            ) as caught:
+                read()
+            command = shlex.split(str(caught.value).partition("Restore a backup: ")[2])
+            assert command[:4] == ["python", "main.py", "model", "restore"]
+            where = ["--model-dir", str(directory.folder), "--model", "SAEHD", "--force-model-name", "face"]
+            assert command[4:] == where
+        path.write_bytes(sound)
+    shutil.rmtree(backup)
+    directory.data_path.write_bytes(bytes(30))
+    with pytest.raises(ModelError, match=r"There is no backup in .*: put another copy of face_SAEHD_data\.dat in its"):
+        directory.read_data()
+
+
+def test_a_file_is_no_folder_of_models(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert saved_models(tmp_path / "not there", "SAEHD") == []
+    for folder in (file, file / "models"):
+        with pytest.raises(ModelError, match=rf"--model-dir: {file} is a file, and a folder is needed"):
+            saved_models(folder, "SAEHD")
 
 
 def test_the_run_state_goes_with_the_files_it_belongs_to(tmp_path: Path) -> None:
