@@ -100,13 +100,15 @@ def refuse_damaged(directory: ModelDir, endings: Iterable[str]) -> None:
     known = None if journal.journal_path.exists() else journal.manifest()
     bad = [ending for ending in endings if known and ending in known.files and _rotten(directory, ending, known)]
     if bad:
-        names = [directory.path(ending).name for ending in bad]
-        parts = [ending.removesuffix(".npy") for ending in bad if ending.endswith(".npy")]
-        anew = f", start it anew with --reinit {' --reinit '.join(parts)}" if len(parts) == len(bad) else ""
+        paths = [directory.path(ending) for ending in bad]
+        parts = [path.stem for path in paths if path.suffix == ".npy"]
+        stems = " ".join(f"--reinit {stem.removeprefix(directory.full_name + '_')}" for stem in parts)
+        anew = f"start anew with {stems}; or " if len(parts) == len(bad) else ""
+        touched = " ".join(f'"{path}"' for path in paths)
         raise ModelError(
-            f"{', '.join(names)} in {directory.folder}: the disk damaged it: its bytes are not those that were saved, "
-            f"though size and time are. Restore a backup (python main.py model restore){anew}, or, to use it as it is, "
-            f"give it a new time (touch {names[0]})."
+            f"{', '.join(path.name for path in paths)}: damaged by the disk: its bytes are not those that were saved, "
+            f"though size and time are.\n{directory.way_back(paths[0])}\nOr {anew}give it a new time to use it as it "
+            f"is: touch {touched}"
         )
 
 

@@ -72,11 +72,11 @@ class ModelDir:
         except FileNotFoundError:
             return None
         except (DflFileError, OSError) as error:
-            raise ModelError(f"{error}\n{self._help(path)}") from error
+            raise ModelError(f"{error}\n{self.way_back(path)}") from error
         numeric = (np.ndarray, np.generic)
         named = isinstance(part, dict) and all(isinstance(name, str) and name.isprintable() for name in part)
         if not named or not all(isinstance(array, numeric) for array in part.values()):
-            raise ModelError(f"{path}: is not a table of arrays, so it is not a part of a model. {self._help(path)}")
+            raise ModelError(f"{path}: is not a table of arrays, so it is not a part of a model. {self.way_back(path)}")
         return part
 
     def read_data(self) -> ModelData:
@@ -89,9 +89,11 @@ class ModelDir:
         except FileNotFoundError:
             raise ModelError(f"No model {self.name!r} of class {self.class_name} in {self.folder}.") from None
         except (DflFileError, OSError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"{self.data_path.name} cannot be read: {error}\n{self._help(self.data_path)}") from error
+            raise ModelError(
+                f"{self.data_path.name} cannot be read: {error}\n{self.way_back(self.data_path)}"
+            ) from error
 
-    def _help(self, path: Path) -> str:
+    def way_back(self, path: Path) -> str:
         """What to do where a file cannot be used: only what there is."""
         with contextlib.suppress(OSError):
             if self.backups():

@@ -191,10 +191,8 @@ def _backup(args: argparse.Namespace, say: Say) -> int:
         for note in model.recover():
             say(note)
         if problems := verify(model).problems:
-            raise ModelError(
-                f"{model.full_name} is not sound, no backup is made: {'; '.join(problems)}. To put a backup of before "
-                "in its place: python main.py model restore"
-            )
+            advice = " An earlier one is put in its place by: python main.py model restore" if model.backups() else ""
+            raise ModelError(f"{model.full_name} is not sound, no backup is made: {'; '.join(problems)}.{advice}")
         rules = BackupRules(args.naming, 24 if args.naming == "numbers" else 0)
         say(f"Backup made: {model.backup(rules)}")
     return EXIT_OK

@@ -204,10 +204,12 @@ def test_a_model_that_is_not_sound_is_not_backed_up(run: Run, tmp_path: Path) ->
     os.truncate(part, 100)
     code, out, err = run("backup")
     assert code == 1 and "Backup made" not in out and err.count(part.name) == 1, err
-    assert "not sound, no backup is made: face_SAEHD_decoder.npy: " in err and "model restore" in err
+    assert "not sound, no backup is made: face_SAEHD_decoder.npy: " in err and "model restore" not in err
     assert directory.backups() == [] and not directory.backups_folder.exists()
     save(directory, 6)
     assert run("backup")[0] == 0
+    part.unlink()
+    assert "model restore" in run("backup")[2] and len(directory.backups()) == 1
 
 
 def test_verify_and_list_run_beside_a_training_and_the_others_refuse(run: Run, tmp_path: Path) -> None:
