@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--face-type", choices=tuple(SHORT), default="wf", help="of the model (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
+    parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="length of a round (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -113,7 +114,9 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
     requests = {"src": replace(plain, ct_mode=ct_mode, ct_from="dst", hsv_power=args.hsv), "dst": plain}
     samples = args.batch_size * len(facesets)
     started = time.perf_counter()
-    with Loader(facesets, requests, args.batch_size, seed=0, workers=workers, warn=_warn) as loader:
+    with Loader(
+        facesets, requests, args.batch_size, seed=0, workers=workers, warn=_warn, cache_bytes=args.cache_mb << 20
+    ) as loader:
         next(loader)
         first = time.perf_counter() - started
         for _ in range(loader.slots):  # what was made ahead was not made in the time that is measured

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
 from core.sharedbuf import Layout, SharedBuffer
+from samplelib.cache import FaceCache, Plan, plan
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
@@ -70,6 +71,7 @@ class Loader:
         position: int = 0,
         warn: Callable[[str], None],
         stopping: Callable[[], bool] = lambda: False,
+        cache_bytes: int = 0,
     ) -> None:
         if set(facesets) != set(requests):
             raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
@@ -98,10 +100,10 @@ class Loader:
         self._layout = layout(requests, batch_size)
         self._slots: list[dict[str, npt.NDArray[Any]]]
         if workers < 1:
-            self._maker = Maker(facesets, requests, seed)
+            self._maker = Maker(facesets, requests, seed, self._private_cache(cache_bytes))
             self._slots = [self._layout.views(memoryview(bytearray(self._layout.size)))]
         else:
-            self._start(workers, seed)
+            self._start(workers, seed, cache_bytes)
 
     def __iter__(self) -> Loader:
         return self
@@ -158,7 +160,16 @@ class Loader:
         """Process ids of the workers."""
         return [] if self._pool is None else self._pool.pids()
 
-    def _start(self, workers: int, seed: int) -> None:
+    def _plan(self, cache_bytes: int) -> Plan | None:
+        counts = {side: len(faces) for side, faces in self._facesets.items()}
+        found = plan(counts, self._requests, cache_bytes)
+        return found if any(found.kept.values()) else None
+
+    def _private_cache(self, cache_bytes: int) -> FaceCache | None:
+        found = self._plan(cache_bytes)
+        return None if found is None else FaceCache(found, memoryview(bytearray(found.size)))
+
+    def _start(self, workers: int, seed: int, cache_bytes: int) -> None:
         """Share what is known of the faces, make the ring, start the workers, order the first batches."""
         known = {f"{s}/{name}": a for s, faces in self._facesets.items() for name, a in faces.to_arrays().items()}
         faces_layout = Layout.of({name: (array.dtype, array.shape) for name, array in known.items()})
@@ -174,7 +185,11 @@ class Loader:
         self._ordered = self.position
         samples = self._batch_size * len(self._requests)
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
-        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed)
+        kept, cache = self._plan(cache_bytes), None
+        if kept is not None:
+            cache = SharedBuffer(kept.size)
+            self._buffers.append(cache)
+        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed, cache, kept)
         self._pool = Pool(workers, message, self._buffers)
         for number in range(self.position, self.position + count):
             self._order_batch(number % count)

@@ -10,34 +10,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import SampleRequest
+from core.batch import ARRAYS, SampleRequest
 from core.imagelib import color, color_transfer
 from core.imagelib import warp as warping
-from core.imagelib.draw import add_soft_hulls
-from facelib import landmarks as lm
 from facelib.facetype import FACE_TYPES
-from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
+from samplelib.faceset import Faceset, FacesetError
+from samplelib.prepare import Bytes, Prepared
 
 Array = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+Rows = Mapping[str, Array]
+"""Where a sample goes: name -> (C, R, R) view of a batch."""
 Chance = Callable[[str], np.random.RandomState]
 """The generator of a sample for a purpose: `affine`, `bend`, `colour`, `hsv`. One each, so that what one option draws
 does not move the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """A decoded face: image (h, w, 3) uint8 BGR; mask (h', w') float32 in [0, 1], its xseg mask, or None."""
-
-    image: Bytes
-    mask: Array | None
 
 
 def check(faceset: Faceset, request: SampleRequest) -> None:
@@ -91,67 +80,50 @@ def check_colours(requests: Mapping[str, SampleRequest]) -> None:
             raise ValueError(f"{side}: hsv_power {request.hsv_power} is outside 0 to 1")
 
 
-def load_image(sample: Sample) -> Bytes:
-    """(h, w, 3) uint8 BGR: a face's picture without its mask. Raises FaceReadError with the reason if it is broken."""
-    try:
-        return np.asarray(read_face(sample), np.uint8)
-    except OSError as error:
-        raise FaceReadError(f"cannot be read ({error.strerror or error})") from error
-
-
-def load(sample: Sample) -> Pixels:
-    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done."""
-    image = load_image(sample)
-    mask = decode_mask(sample)
-    return Pixels(image, None if mask is None else mask[..., 0])
-
-
 def process(
-    sample: Sample,
-    pixels: Pixels,
+    face: Prepared,
     request: SampleRequest,
     chance: Chance,
     reference: Bytes | None = None,
+    rows: Rows | None = None,
 ) -> dict[str, Array]:
-    """The arrays of `request.names`, each (C, R, R) float32 in [0, 1], images BGR.
+    """The arrays of `request.names`, each (C, R, R) float32 in [0, 1], images BGR, written into `rows` where given.
 
     Affine and flip are the same for all arrays; `warped` alone is bent (if the request says so) and shifted in hue,
-    saturation and light. reference: a picture of any size whose colours `warped` and `target` get; not used where
-    ct_mode is none, else needed. `mask`: the xseg mask if the face has one, else the hull of its landmarks. `mask_em`:
-    eyes and mouth inside that mask, divided by its maximum.
+    saturation and light. face: what `samplelib.prepare.kinds(request)` names. reference: (R, R, 3), whose colours
+    `warped` and `target` get; not used where ct_mode is none, else needed. `mask_em` is divided by its maximum.
     """
+    size = request.resolution
     warp = warping.draw(
         chance("affine"),
         chance("bend") if request.random_warp else None,
-        request.resolution,
+        size,
         flip=request.flip,
         rotation=request.rotation,
         scale=request.scale,
         shift=request.shift,
     )
-    out: dict[str, Array] = {}
-    names = request.names
-    if "warped" in names or "target" in names:
-        face = _float(_to_model(pixels.image, sample, request, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
+    if rows is None:
+        rows = {name: np.empty((ARRAYS[name], size, size), np.float32) for name in request.names}
+    if "warped" in rows or "target" in rows:
+        image = _float(face["image"])
         if request.ct_mode != "none":
-            face = _coloured(face, request.ct_mode, chance, reference)
-        if "target" in names:
-            out["target"] = _planes(warping.apply(warp, face, bend=False))
-        if "warped" in names:
+            image = _coloured(image, request.ct_mode, chance, reference)
+        if "target" in rows:
+            _planes(warping.apply_once(warp, image, bend=False), rows["target"])
+        if "warped" in rows:
             if request.hsv_power:
-                face = color.apply(color.draw(chance("hsv"), request.hsv_power), face)
-            alike = warp.maps is None and not request.hsv_power and "target" in out
-            out["warped"] = out["target"] if alike else _planes(warping.apply(warp, face, bend=True))
-    if "mask" in names or "mask_em" in names:
-        full = _full_mask(sample, pixels)
-        if "mask" in names:
-            out["mask"] = _mask_out(full, sample, request, warp)
-        if "mask_em" in names:
-            eyes_mouth = _eyes_mouth_mask(sample, full)
-            em = _mask_out(eyes_mouth, sample, request, warp)
-            top = em.max()
-            out["mask_em"] = em / top if top > 0 else em
-    return {name: out[name] for name in names}
+                image = color.apply(color.draw(chance("hsv"), request.hsv_power), image)
+            if warp.maps is None and not request.hsv_power and "target" in rows:
+                rows["warped"][...] = rows["target"]
+            else:
+                _planes(warping.apply_once(warp, image, bend=True), rows["warped"])
+    for name in ("mask", "mask_em"):
+        if name in rows:
+            mask = warping.apply_once(warp, _float(face[name]), bend=False, mask=True)
+            top = mask.max() if name == "mask_em" else 1.0
+            np.divide(mask, top if top > 0 else 1.0, out=rows[name][0])
+    return {name: rows[name] for name in request.names}
 
 
 def _float(image: Bytes) -> Array:
@@ -161,52 +133,13 @@ def _float(image: Bytes) -> Array:
     return out
 
 
-def _coloured(face: Array, mode: str, chance: Chance, reference: Bytes | None) -> Array:
-    """(R, R, 3) in the colours of the reference, which is resized to that whatever its face type."""
+def _coloured(image: Array, mode: str, chance: Chance, reference: Bytes | None) -> Array:
+    """(R, R, 3) in the colours of the reference."""
     if reference is None:
         raise ValueError(f"ct_mode {mode} needs a picture to take colours from")
-    small = np.asarray(cv2.resize(reference, face.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-    return color_transfer.apply(mode, face, _float(small), color_transfer.draw(mode, chance("colour")))
+    return color_transfer.apply(mode, image, _float(reference), color_transfer.draw(mode, chance("colour")))
 
 
-def _to_model(
-    image: npt.NDArray[Any], sample: Sample, request: SampleRequest, interpolation: int, border: int
-) -> npt.NDArray[Any]:
-    """An aligned picture at the model's face type and size: a resize where the type is the sample's own."""
-    size = (request.resolution, request.resolution)
-    if sample.face_type == request.face_type:
-        return cv2.resize(image, size, interpolation=interpolation)
-    matrix = lm.transform_matrix(sample.landmarks, request.resolution, request.face_type)
-    return cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=border)
-
-
-def _mask_out(mask: Array, sample: Sample, request: SampleRequest, warp: warping.Warp) -> Array:
-    """(1, R, R) in [0, 1] from a mask on the aligned face."""
-    small = _to_model(mask, sample, request, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-    return np.clip(warping.apply(warp, small, bend=False, mask=True), 0, 1)[None]
-
-
-def _full_mask(sample: Sample, pixels: Pixels) -> Array:
-    """(h, w) in [0, 1]: the face as the user masked it, else as its landmarks bound it."""
-    height, width = pixels.image.shape[:2]
-    if pixels.mask is None:
-        return lm.hull_mask((height, width), sample.landmarks, sample.eyebrows_expand_mod)[..., 0]
-    mask = pixels.mask
-    if mask.shape != (height, width):
-        mask = np.clip(cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1, dtype=np.float32)
-    return mask
-
-
-def _eyes_mouth_mask(sample: Sample, full: Array) -> Array:
-    """(h, w) in [0, 1]: soft eyes and mouth (as facelib.landmarks draws them), 0 where the full mask is."""
-    points = sample.landmarks
-    both = np.zeros(full.shape, np.float32)
-    regions = [add_soft_hulls(both, [points[36:42], points[42:48]]), add_soft_hulls(both, [points[60:68]])]
-    for region in regions:
-        both[region] = np.minimum(both[region], 1) * (full[region] > 0)
-    return both
-
-
-def _planes(image: Array) -> Array:
-    """(3, R, R) in [0, 1] from (R, R, 3) that may overshoot."""
-    return np.clip(image, 0, 1).transpose(2, 0, 1)
+def _planes(image: Array, out: Array) -> None:
+    """(R, R, 3) that may overshoot -> (3, R, R) in [0, 1]."""
+    np.clip(image.transpose(2, 0, 1), 0, 1, out=out)

@@ -16,25 +16,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
 from core.sharedbuf import Layout, SharedBuffer, attach
-from samplelib.faceset import FaceReadError, Faceset, Sample
-from samplelib.process import load, load_image, process
+from samplelib.cache import FaceCache, Plan
+from samplelib.faceset import FaceReadError, Faceset
+from samplelib.prepare import Prepared, kinds, prepare
+from samplelib.process import Rows, process
 from samplelib.sampling import generator
-
-Rows = Mapping[str, npt.NDArray[np.float32]]
-"""Where a sample goes: name -> (C, H, W) view of a batch."""
 
 Report = Callable[[str, int, str], None]
 """Told (side, face index, reason) of a face that cannot be decoded."""
-
-Read = TypeVar("Read")
 
 
 class NoUsableFaces(Exception):
@@ -52,13 +48,18 @@ class Broken:
 
 
 class Maker:
-    """Makes samples of any side; all it remembers is which faces turned out to be broken."""
+    """Makes samples of any side; it remembers which faces turned out to be broken, and what it prepared in `cache`."""
 
-    def __init__(self, facesets: Mapping[str, Faceset], requests: Mapping[str, SampleRequest], seed: int) -> None:
-        self._facesets = facesets
-        self._requests = requests
-        self._seed = seed
-        self._broken: dict[tuple[str, str], set[int]] = {}
+    def __init__(
+        self,
+        facesets: Mapping[str, Faceset],
+        requests: Mapping[str, SampleRequest],
+        seed: int,
+        cache: FaceCache | None = None,
+    ) -> None:
+        self._facesets, self._requests, self._seed, self._cache = facesets, requests, seed, cache
+        self._kinds = {side: kinds(request) for side, request in requests.items()}
+        self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
 
     def make(self, side: str, number: int, index: int, colours: int | None, rows: Rows, report: Report) -> None:
         """Write sample `number` of a side, face `index`, into `rows`; colours: the face of the request's side `ct_from`
@@ -68,29 +69,37 @@ class Maker:
         on nothing but the files. Raises NoUsableFaces when there is none.
         """
         request = self._requests[side]
-        sample, pixels = self._readable(side, index, load, report)
-        reference = None if colours is None else self._readable(request.ct_from, colours, load_image, report)[1]
+        face = self._face(side, index, self._kinds[side], request, report)
+        reference = None
+        if colours is not None:
+            reference = self._face(request.ct_from, colours, ("colours",), request, report)["colours"]
 
         def chance(purpose: str) -> np.random.RandomState:
             return generator(self._seed, purpose, side, number)
 
-        for name, array in process(sample, pixels, request, chance, reference).items():
-            rows[name][...] = array
+        process(face, request, chance, reference, rows)
 
-    def _readable(self, side: str, index: int, read: Callable[[Sample], Read], report: Report) -> tuple[Sample, Read]:
-        """The first face from `index` on that `read` can decode. What is broken is remembered for each way of reading:
-        a face with a broken mask still has colours to give."""
-        faceset, broken = self._facesets[side], self._broken.setdefault((side, read.__name__), set())
+    def _face(
+        self, side: str, index: int, kinds: tuple[str, ...], request: SampleRequest, report: Report
+    ) -> Prepared:
+        """The first face from `index` on of which `kinds` can be prepared. What is broken is remembered for each: a
+        face with a broken mask still has colours to give."""
+        faceset, broken = self._facesets[side], self._broken.setdefault((side, kinds), set())
         for offset in range(len(faceset)):
             candidate = (index + offset) % len(faceset)
             if candidate in broken:
                 continue
-            sample = faceset.samples[candidate]
+            if self._cache is not None and (kept := self._cache.get(side, candidate, kinds)) is not None:
+                return kept
             try:
-                return sample, read(sample)
+                face = prepare(faceset.samples[candidate], kinds, request)
             except FaceReadError as error:
                 broken.add(candidate)
                 report(side, candidate, str(error))
+                continue
+            if self._cache is not None:
+                self._cache.put(side, candidate, face)
+            return face
         raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
 
 
@@ -113,8 +122,11 @@ def hello(
     requests: Mapping[str, SampleRequest],
     batch_size: int,
     seed: int,
+    cache: SharedBuffer | None = None,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
-    """The first message to a worker: where the faces and the ring of `slots` batches are, and what to make."""
+    """The first message to a worker: where the faces, the ring of `slots` batches and the kept faces are, and what to
+    make."""
     return {
         "parent": os.getpid(),
         "folder": str(Path.cwd()),
@@ -125,6 +137,8 @@ def hello(
         "requests": {side: asdict(request) for side, request in requests.items()},
         "batch_size": batch_size,
         "seed": seed,
+        "cache": cache.handle if cache is not None else None,
+        "plan": asdict(plan) if plan is not None else None,
     }
 
 
@@ -139,7 +153,8 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     batch = layout(requests, first["batch_size"])
     ring = attach(first["ring"])
     slots = [batch.views(ring, slot * batch.size) for slot in range(first["slots"])]
-    maker = Maker(facesets, requests, first["seed"])
+    cache = FaceCache(Plan(**first["plan"]), attach(first["cache"])) if first["cache"] else None
+    maker = Maker(facesets, requests, first["seed"], cache)
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)

@@ -101,6 +101,33 @@ def _draw_maps(rng: np.random.RandomState, size: int) -> tuple[Array, Array]:
     return x, y
 
 
+def apply_once(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> Array:
+    """What `apply` gives, by one interpolation instead of one for the bend and one for the affine: sharper, and half
+    the work. Differs by that, and by continuing a bent image beyond its border instead of seeing 0 there.
+
+    Images below MIN_SIZE are left to `apply`.
+    """
+    if warp.work_size != warp.size:
+        return apply(warp, image, bend=bend, mask=mask)
+    size = (warp.size, warp.size)
+    matrix = warp.matrix
+    out: npt.NDArray[Any] = image
+    if warp.flip:
+        matrix = matrix.copy()
+        matrix[0] *= -1
+        matrix[0, 2] += warp.size - 1
+    if bend and warp.maps is not None:
+        # Where the affine looks, the bend's map says where to look in the image.
+        maps = cv2.warpAffine(cv2.merge(warp.maps), matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        x, y = cv2.split(maps)
+        out = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    elif mask:
+        out = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_CONSTANT)
+    else:
+        out = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out, np.float32).reshape(image.shape)
+
+
 def apply(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> Array:
     """The image (S, S, 3) or mask (S, S) or (S, S, 1), float32, after bend (if asked and drawn), affine and flip.
 

@@ -31,7 +31,7 @@ from facelib.facetype import FACE_TYPES, PADDING
 from samplelib import metafile
 from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
 from samplelib.pixels import decode
-from samplelib.process import load as load_face
+from samplelib.prepare import kinds, prepare
 from samplelib.process import process
 
 from .honest import (
@@ -190,7 +190,9 @@ def _train(sample: Sample) -> None:
     """The arrays that a model would train on, of another face type where that can be cut out."""
     area = FACE_TYPES[sample.face_type]
     wanted = next((kind for kind in PADDING if FACE_TYPES[kind] < area), sample.face_type)
-    made = process(sample, load_face(sample), SampleRequest(64, wanted), lambda _: np.random.RandomState(0))
+    request = SampleRequest(64, wanted)
+    face = prepare(sample, kinds(request), request)
+    made = process(face, request, lambda _: np.random.RandomState(0))
     if not all(np.isfinite(array).all() for array in made.values()):
         raise Fault("a sample with infinite pixels")
 

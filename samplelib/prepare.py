@@ -1,0 +1,122 @@
+"""The part of a sample that is the same every time: a face at the model's type and size, with its masks, in 8 bits.
+
+It is most of the work (decoding, shrinking, drawing masks), so it is done once and kept (`samplelib.cache`);
+`samplelib.process` does the rest anew for every sample. Faces are brought to the model's face type and size as in DFL;
+pictures and masks are rounded to 1/255 (DFL: pictures are, masks stay float).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from core.batch import SampleRequest
+from core.imagelib.draw import add_soft_hulls
+from facelib import landmarks as lm
+from samplelib.faceset import FaceReadError, Sample, decode_mask, read_face
+
+Array = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
+"""What a prepared face can hold, with the channels: the picture, what another face takes its colours from, the full
+face mask, eyes and mouth inside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A decoded face: image (h, w, 3) uint8 BGR; mask (h', w') float32 in [0, 1], its xseg mask, or None."""
+
+    image: Bytes
+    mask: Array | None
+
+
+Prepared = Mapping[str, Bytes]
+"""Kind (see KINDS) -> (R, R, 3) or (R, R) uint8."""
+
+
+def load_image(sample: Sample) -> Bytes:
+    """(h, w, 3) uint8 BGR: a face's picture without its mask. Raises FaceReadError with the reason if it is broken."""
+    try:
+        return np.asarray(read_face(sample), np.uint8)
+    except OSError as error:
+        raise FaceReadError(f"cannot be read ({error.strerror or error})") from error
+
+
+def load(sample: Sample) -> Pixels:
+    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done."""
+    image = load_image(sample)
+    mask = decode_mask(sample)
+    return Pixels(image, None if mask is None else mask[..., 0])
+
+
+def kinds(request: SampleRequest) -> tuple[str, ...]:
+    """What must be prepared of a face for the arrays of a request."""
+    wanted = {"image": {"warped", "target"}, "mask": {"mask"}, "mask_em": {"mask_em"}}
+    return tuple(kind for kind, names in wanted.items() if names & set(request.names))
+
+
+def prepare(sample: Sample, kinds: Sequence[str], request: SampleRequest) -> Prepared:
+    """Reads and decodes a face and prepares those kinds of it. Raises FaceReadError when that cannot be done."""
+    if set(kinds) <= {"image", "colours"}:
+        return prepared(sample, Pixels(load_image(sample), None), kinds, request)
+    return prepared(sample, load(sample), kinds, request)
+
+
+def prepared(sample: Sample, pixels: Pixels, kinds: Sequence[str], request: SampleRequest) -> Prepared:
+    """Those kinds of a decoded face, at the request's face type and resolution.
+
+    mask: the xseg mask if the face has one, else the hull of its landmarks. mask_em: soft eyes and mouth inside that
+    mask. colours: the picture as another face takes its colours from it, of whatever face type it is.
+    """
+    out: dict[str, Bytes] = {}
+    size = (request.resolution, request.resolution)
+    if "image" in kinds:
+        out["image"] = _to_model(pixels.image, sample, request, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+    if "colours" in kinds:
+        out["colours"] = np.asarray(cv2.resize(pixels.image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    if "mask" in kinds or "mask_em" in kinds:
+        full = _full_mask(sample, pixels)
+        masks = {"mask": full, "mask_em": _eyes_mouth_mask(sample, full) if "mask_em" in kinds else full}
+        for kind in ("mask", "mask_em"):
+            if kind in kinds:
+                mask = _to_model(masks[kind], sample, request, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+                out[kind] = (np.clip(mask, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return {kind: out[kind] for kind in kinds}
+
+
+def _to_model(
+    image: npt.NDArray[Any], sample: Sample, request: SampleRequest, interpolation: int, border: int
+) -> npt.NDArray[Any]:
+    """An aligned picture at the model's face type and size: a resize where the type is the sample's own."""
+    size = (request.resolution, request.resolution)
+    if sample.face_type == request.face_type:
+        return cv2.resize(image, size, interpolation=interpolation)
+    matrix = lm.transform_matrix(sample.landmarks, request.resolution, request.face_type)
+    return cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=border)
+
+
+def _full_mask(sample: Sample, pixels: Pixels) -> Array:
+    """(h, w) in [0, 1]: the face as the user masked it, else as its landmarks bound it."""
+    height, width = pixels.image.shape[:2]
+    if pixels.mask is None:
+        return lm.hull_mask((height, width), sample.landmarks, sample.eyebrows_expand_mod)[..., 0]
+    mask = pixels.mask
+    if mask.shape != (height, width):
+        mask = np.clip(cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1, dtype=np.float32)
+    return mask
+
+
+def _eyes_mouth_mask(sample: Sample, full: Array) -> Array:
+    """(h, w) in [0, 1]: soft eyes and mouth (as facelib.landmarks draws them), 0 where the full mask is."""
+    points = sample.landmarks
+    both = np.zeros(full.shape, np.float32)
+    regions = [add_soft_hulls(both, [points[36:42], points[42:48]]), add_soft_hulls(both, [points[60:68]])]
+    for region in regions:
+        both[region] = np.minimum(both[region], 1) * (full[region] > 0)
+    return both

@@ -1,0 +1,103 @@
+"""Prepared faces in shared memory: the same samples with and without, for any number of workers and any budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loading import REQUEST, assert_same, damage, taken
+from sample_faces import make_folder
+
+from core.batch import SampleRequest
+from samplelib.cache import FaceCache, plan, wanted
+from samplelib.faceset import Faceset
+from samplelib.loader import Loader
+from samplelib.prepare import kinds, prepare
+
+COLOURED = {"src": replace(REQUEST, ct_mode="rct", ct_from="dst"), "dst": REQUEST}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    make_folder(tmp_path / "src", 5)
+    make_folder(tmp_path / "dst", 4, first_seed=20)
+    return {"src": tmp_path / "src", "dst": tmp_path / "dst"}
+
+
+def opened(folders: dict[str, Path]) -> dict[str, Faceset]:
+    return {side: Faceset.open(folder, print) for side, folder in folders.items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("budget", [1 << 20, 60_000, 100])
+def test_samples_are_the_same_with_any_memory(folders: dict[str, Path], workers: int, budget: int) -> None:
+    batches = []
+    for some_workers, some_bytes in ((0, 0), (workers, budget)):
+        told: list[str] = []
+        with Loader(
+            opened(folders), COLOURED, 3, seed=7, workers=some_workers, warn=told.append, cache_bytes=some_bytes
+        ) as loader:
+            batches.append(taken(loader, 12))  # several epochs
+        assert told == []
+    assert_same(*batches)
+
+
+def test_a_face_is_prepared_once_for_each_use(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[tuple[str, tuple[str, ...]]] = []
+
+    def counted(sample, kinds, request):  # type: ignore[no-untyped-def]
+        prepared.append((str(sample.path), tuple(kinds)))
+        return prepare(sample, kinds, request)
+
+    monkeypatch.setattr("samplelib.worker.prepare", counted)
+    with Loader(opened(folders), COLOURED, 3, seed=7, workers=0, warn=print, cache_bytes=1 << 20) as loader:
+        taken(loader, 20)
+    own = [path for path, parts in prepared if parts != ("colours",)]
+    assert len(own) == 9 and len(prepared) == len(set(prepared)) <= 9 + 4
+
+
+def test_what_fits(folders: dict[str, Path]) -> None:
+    requests = {"src": REQUEST, "dst": REQUEST}
+    whole = plan({"src": 100, "dst": 50}, requests, 1 << 30)
+    assert whole.kept == {"src": 100, "dst": 50} and 150 * 64 * 64 * 5 <= whole.size < 150 * 64 * 64 * 5 * 1.01
+    half = plan({"src": 100, "dst": 50}, requests, whole.size // 2)
+    assert 45 <= half.kept["src"] <= 50 and 22 <= half.kept["dst"] <= 25 and half.size <= whole.size // 2
+    assert plan({"src": 100, "dst": 50}, requests, 0).kept == {"src": 0, "dst": 0}
+    for budget in range(0, whole.size, whole.size // 97):
+        assert plan({"src": 100, "dst": 50}, requests, budget).size <= max(budget, 64 * 8)
+
+
+def test_only_what_is_asked_for_is_kept() -> None:
+    assert wanted(COLOURED) == {"src": ("image", "mask", "mask_em"), "dst": ("image", "mask", "mask_em", "colours")}
+    assert kinds(SampleRequest(64, "whole_face", names=("warped",))) == ("image",)
+    assert kinds(SampleRequest(64, "whole_face", names=("mask_em", "target"))) == ("image", "mask_em")
+
+
+def test_a_place_is_empty_until_all_of_it_is_there(folders: dict[str, Path]) -> None:
+    faces = opened(folders)
+    some = plan({"src": 3, "dst": 4}, COLOURED, 1 << 20)
+    cache = FaceCache(some, memoryview(bytearray(some.size)))
+    face = prepare(faces["dst"][1], ("image", "mask", "mask_em"), REQUEST)
+    assert cache.get("dst", 1, ("image",)) is None
+    cache.put("dst", 1, face)
+    again = FaceCache(some, memoryview(bytearray(some.size)))
+    kept = cache.get("dst", 1, ("mask", "image"))
+    assert kept is not None and list(kept) == ["mask", "image"]
+    assert all(np.array_equal(kept[kind], face[kind]) for kind in kept)
+    assert cache.get("dst", 1, ("colours",)) is None and again.get("dst", 1, ("image",)) is None
+    assert cache.get("src", 3, ("image",)) is None  # beyond its places
+    cache.put("src", 4, face)
+
+
+def test_broken_faces_are_told_and_replaced_as_without(folders: dict[str, Path]) -> None:
+    damage(folders["src"], 2)
+    batches, lines = [], []
+    for budget in (0, 1 << 20):
+        told: list[str] = []
+        with Loader(opened(folders), COLOURED, 3, seed=7, workers=1, warn=told.append, cache_bytes=budget) as loader:
+            batches.append(taken(loader, 8))
+        lines.append(told)
+    assert_same(*batches)
+    assert lines[0] == lines[1] and len(lines[0]) == 1 and "cut off" in lines[0][0]
