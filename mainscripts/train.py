@@ -116,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
     )
     ours.add_argument(
+        "--cache-mb",
+        type=whole(0, 10_000_000),
+        metavar="MB",
+        help="main memory for faces that are kept as the model needs them (default: up to a quarter of what is free; "
+        "0: every face is decoded each time)",
+    )
+    ours.add_argument(
         "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
         help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",
     )  # fmt: skip

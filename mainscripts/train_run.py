@@ -18,8 +18,9 @@ from core import previewsample
 from core.backups import BackupRules
 from core.batch import Batch, Side
 from core.device import describe
-from core.events import Command, Commands, Event, Failed, Previewed, Stepped, Stopped, Warned
+from core.events import Command, Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
+from core.mainmemory import MainMemory
 from core.memory import out_of_memory
 from core.modeldir import ModelDir, ModelError
 from core.options import Values
@@ -37,6 +38,7 @@ from models import Task
 from samplelib.loader import Loader, LoaderError, default_workers
 
 HISTORY_SEED = 0x5EED
+CACHE_UNKNOWN = 1 << 30  # where the system does not tell what is free
 
 
 def start_loader(
@@ -47,6 +49,7 @@ def start_loader(
     stopping: Callable[[], bool] = lambda: False,
     size: int | None = None,
     position: int | None = None,
+    cache_bytes: int = 0,
 ) -> Loader:
     """The sample generator, with the run's batch size and from its position on unless others are given."""
     return Loader(
@@ -58,7 +61,16 @@ def start_loader(
         position=setup.position if position is None else position,
         warn=warn,
         stopping=stopping,
+        cache_bytes=cache_bytes,
     )
+
+
+def cache_budget(megabytes: int | None, memory: MainMemory | None = None) -> int:
+    """Bytes for prepared faces: what was asked for, else a quarter of what is free."""
+    if megabytes is not None:
+        return megabytes << 20
+    free = (memory or MainMemory()).free()
+    return CACHE_UNKNOWN if free is None else free // 4
 
 
 def train(
@@ -106,7 +118,12 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
 
     def start(size: int, position: int) -> Loader:
         waits = functools.partial(stop_waits, commands)
-        return start_loader(setup, args.workers, warn, stopping=waits, size=size, position=position)
+        loader = start_loader(
+            setup, args.workers, warn, stopping=waits, size=size, position=position,
+            cache_bytes=cache_budget(args.cache_mb),
+        )  # fmt: skip
+        sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
+        return loader
 
     return Samples(start, setup.values["batch_size"], setup.position)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,19 @@ from samplelib.prepare import KINDS, Prepared, kinds
 
 @dataclass(frozen=True)
 class Plan:
-    """How many faces of each side are kept, and what of each; size in bytes."""
+    """How many faces of each side are kept, and what of each; size in bytes, 0 where none is kept."""
 
     kept: Mapping[str, int]
     kinds: Mapping[str, tuple[str, ...]]
     resolution: int
     size: int
+
+    def words(self, counts: Mapping[str, int]) -> str:
+        """`all 633, 52 MB`; counts: faces of each side."""
+        kept, there = sum(self.kept.values()), sum(counts.values())
+        if not kept:
+            return f"none of {there:,}"
+        return f"{'all' if kept == there else f'{kept:,} of'} {there:,}, {self.size / 1e6:,.0f} MB"
 
     def layout(self) -> Layout:
         arrays: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {}
@@ -57,7 +64,7 @@ def plan(counts: Mapping[str, int], requests: Mapping[str, SampleRequest], budge
     share = min(1.0, max(0, budget - 16 * ALIGNMENT * len(counts)) / max(need, 1))
     kept = {side: int(count * share) for side, count in counts.items()}
     result = Plan(kept, parts, resolution, 0)
-    return Plan(kept, parts, resolution, result.layout().size)
+    return replace(result, size=result.layout().size) if any(kept.values()) else result
 
 
 class FaceCache:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
 from core.sharedbuf import Layout, SharedBuffer
-from samplelib.cache import FaceCache, Plan, plan
+from samplelib.cache import FaceCache, plan
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
@@ -55,9 +55,9 @@ class Loader:
     The arrays are views of a shared buffer, valid until the next `next()`. position: batches consumed, also where
     to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
     caller's thread) with what the user should know: broken faces, dead workers. stopping: asked when a batch is late;
-    where it says yes the iteration ends. Raises FacesetError at once when a
-    faceset does not suit its request, ValueError for colours that cannot be given, LoaderError from `next()` when no
-    more batches can be made.
+    where it says yes the iteration ends. cache_bytes: memory for prepared faces (`samplelib.cache`); kept: how many
+    have a place there, in words. Raises FacesetError at once when a faceset does not suit its request, ValueError for
+    colours that cannot be given, LoaderError from `next()` when no more batches can be made.
     """
 
     def __init__(
@@ -99,11 +99,15 @@ class Loader:
         self._buffers: list[SharedBuffer] = []
         self._layout = layout(requests, batch_size)
         self._slots: list[dict[str, npt.NDArray[Any]]]
+        counts = {side: len(faces) for side, faces in facesets.items()}
+        self._plan = plan(counts, requests, cache_bytes)
+        self.kept = self._plan.words(counts)
         if workers < 1:
-            self._maker = Maker(facesets, requests, seed, self._private_cache(cache_bytes))
+            cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
+            self._maker = Maker(facesets, requests, seed, cache)
             self._slots = [self._layout.views(memoryview(bytearray(self._layout.size)))]
         else:
-            self._start(workers, seed, cache_bytes)
+            self._start(workers, seed)
 
     def __iter__(self) -> Loader:
         return self
@@ -160,16 +164,7 @@ class Loader:
         """Process ids of the workers."""
         return [] if self._pool is None else self._pool.pids()
 
-    def _plan(self, cache_bytes: int) -> Plan | None:
-        counts = {side: len(faces) for side, faces in self._facesets.items()}
-        found = plan(counts, self._requests, cache_bytes)
-        return found if any(found.kept.values()) else None
-
-    def _private_cache(self, cache_bytes: int) -> FaceCache | None:
-        found = self._plan(cache_bytes)
-        return None if found is None else FaceCache(found, memoryview(bytearray(found.size)))
-
-    def _start(self, workers: int, seed: int, cache_bytes: int) -> None:
+    def _start(self, workers: int, seed: int) -> None:
         """Share what is known of the faces, make the ring, start the workers, order the first batches."""
         known = {f"{s}/{name}": a for s, faces in self._facesets.items() for name, a in faces.to_arrays().items()}
         faces_layout = Layout.of({name: (array.dtype, array.shape) for name, array in known.items()})
@@ -185,14 +180,24 @@ class Loader:
         self._ordered = self.position
         samples = self._batch_size * len(self._requests)
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
-        kept, cache = self._plan(cache_bytes), None
-        if kept is not None:
-            cache = SharedBuffer(kept.size)
-            self._buffers.append(cache)
-        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed, cache, kept)
+        cache = self._shared_cache()
+        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed, cache, self._plan)
         self._pool = Pool(workers, message, self._buffers)
         for number in range(self.position, self.position + count):
             self._order_batch(number % count)
+
+    def _shared_cache(self) -> SharedBuffer | None:
+        """The memory for prepared faces; none where none is wanted or there is no room."""
+        if not self._plan.size:
+            return None
+        try:
+            buffer = SharedBuffer(self._plan.size)
+        except OSError as error:
+            self.kept = "none, as there is no room"
+            self._warn(f"no memory to keep faces in, so each is decoded every time: {error.strerror or error}")
+            return None
+        self._buffers.append(buffer)
+        return buffer
 
     def _order_batch(self, slot: int) -> None:
         """Have the next batch made in a ring slot."""

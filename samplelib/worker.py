@@ -122,8 +122,8 @@ def hello(
     requests: Mapping[str, SampleRequest],
     batch_size: int,
     seed: int,
-    cache: SharedBuffer | None = None,
-    plan: Plan | None = None,
+    cache: SharedBuffer | None,
+    plan: Plan,
 ) -> dict[str, Any]:
     """The first message to a worker: where the faces, the ring of `slots` batches and the kept faces are, and what to
     make."""
@@ -138,7 +138,7 @@ def hello(
         "batch_size": batch_size,
         "seed": seed,
         "cache": cache.handle if cache is not None else None,
-        "plan": asdict(plan) if plan is not None else None,
+        "plan": asdict(plan),
     }
 
 

@@ -22,7 +22,7 @@ EXPECTED = [
         r"Loading soak_SAEHD model\.\.\.",
         r"Press enter in \d+ seconds to override model settings\.",
         r"(Loading|Initializing|Starting|First) [\w ]+\.\.\.( \d+\.\d s)?",
-        r"Start: \d+\.\d s \(.*\)",
+        r"Faces kept in memory: .*\.",
         r"==.*==",
         r'Starting\. Press "Enter" to stop training and save model\.',
         r"Saving\.\.\.\. *",
