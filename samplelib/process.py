@@ -2,8 +2,8 @@
 
 The order of work is DFL's (sample processor): bring the face to the model's face type and size (`samplelib.prepare`),
 give it another face's colours, shift hue, saturation and light of the network's input, then bend, affine and flip;
-masks take the same way, without the colours. Differences, equal in distribution: pictures and masks are shrunk to 8 bits and
-only then made float, which costs a rounding of 1/510; bend and affine are one interpolation, not two.
+masks take the same way, without the colours. Differences, equal in distribution: pictures and masks are shrunk to 8
+bits and only then made float, which costs a rounding of 1/510; bend and affine are one interpolation, not two.
 """
 
 from __future__ import annotations
