@@ -126,6 +126,7 @@ def test_a_training_that_hangs_is_told_and_goes_on(
     assert "Traceback" not in out + said
 
 
+@pytest.mark.slow
 def test_no_watchdog_on_request(faces: Path, tmp_path: Path) -> None:
     environ = environment(tmp_path)
     words = breaking(command(faces, tmp_path / "m", *FIRST, "--watchdog", "0"), SLEEPING_STEP)

@@ -171,6 +171,7 @@ def test_with_a_window(start: Start, copy: Path, screen: Screen, tmp_path: Path,
     assert saved(copy) >= (6 if number == signal.SIGTERM else 3)
 
 
+@pytest.mark.slow
 def test_killed_while_the_window_opens(start: Start, screen: Screen, tmp_path: Path) -> None:
     me = start(display=screen.environ["DISPLAY"], until="Initializing models")
     assert soon(lambda: len(me.family()) > 1)
