@@ -31,7 +31,7 @@ LR = 5e-4  # both sides draw something by then
 
 CAUSES = ("huge lr", "nan picture", "infinite gradient")
 CASES = [
-    *((cause, True) for cause in ("float16", *CAUSES)),
+    *((cause, True) for cause in ("float16", "style power 100", *CAUSES)),
     ("huge lr", False),
     *(pytest.param(cause, False, marks=pytest.mark.slow) for cause in CAUSES[1:]),
 ]
@@ -77,6 +77,8 @@ class Cause(SwapTask):
             losses = super().train_step(batch)
             handle.remove()
             return losses
+        if self.cause == "style power 100":
+            self.values["face_style_power"] = self.values["bg_style_power"] = 100.0 if ill else 0.0
         if ill and self.cause == "float16":  # no precaution at all: sums of squares overflow
             with torch.autocast("cpu", dtype=torch.float16):
                 return super().train_step(batch)
