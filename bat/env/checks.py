@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
         if setup.main(["--extras", "test,dfm", *(["--fresh"] if fresh else [])]):
             return 1
         python = setup.python_of(setup.ROOT / (setup.FRESH if fresh else setup.KEPT))
-    checks = {"ruff": ["check", "."], "mypy": [], "pytest": ["--numprocesses", "auto", "--dist", "worksteal", *arguments]}
+    cores = ["--numprocesses", "auto", "--dist", "worksteal"]
+    checks = {"ruff": ["check", "."], "mypy": [], "pytest": [*cores, *arguments]}
     failed = []
     for name, rest in checks.items():
         print(f"== {name}", flush=True)
