@@ -92,6 +92,7 @@ def test_a_network_too_large_to_be_made(faces: Path, tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.skipif(importlib.util.find_spec("pexpect") is None, reason="pexpect drives a pseudo-terminal")
+@pytest.mark.slow
 def test_a_person_is_asked(faces: Path, copy: Path) -> None:
     import pexpect
 

@@ -161,7 +161,7 @@ def test_a_signal_after_the_end_changes_nothing(start: Start, copy: Path) -> Non
     assert me.code() == 0 and saved(copy) >= 6
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_with_a_window(start: Start, copy: Path, screen: Screen, tmp_path: Path, number: int) -> None:
     me = start(display=screen.environ["DISPLAY"])
     assert len(me.family()) >= 3  # the trainer, a worker, the window
