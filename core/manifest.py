@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.ownjson import parse
+
 FORMAT = 1
 MAX_BYTES = 1 << 20  # of the file; one of 10 files has 2 KB
 ENDING = re.compile(r"(?!facesmith_(new|old|journal|manifest|lock))[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.(npy|dat|txt|json)")
@@ -43,14 +45,7 @@ class Manifest:
     @classmethod
     def from_json(cls, raw: bytes) -> Manifest:
         """Raises ValueError with the reason for what `to_json` does not write."""
-        if len(raw) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
-        try:
-            stored = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise ValueError("it is no JSON") from None
-        if not isinstance(stored, dict) or type(stored.get("format")) is not int or stored["format"] != FORMAT:
-            raise ValueError(f"it is not of format {FORMAT}")
+        stored = parse(raw, FORMAT, MAX_BYTES)
         losses = stored.get("losses")
         if not isinstance(losses, list) or not all(loss is None or isinstance(loss, float) for loss in losses):
             raise ValueError("its losses are no numbers")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from core.ownjson import parse
+
 FORMAT = 1
 MAX_BYTES = 4096  # of the file; ours has about 80
 LIMITS = {"iteration": 1 << 40, "seed": (1 << 31) - 1, "position": 1 << 40}
@@ -31,14 +33,7 @@ class RunState:
     @classmethod
     def from_json(cls, raw: bytes) -> RunState:
         """Raises ValueError with the reason for anything but what `to_json` writes; further keys are let be."""
-        if len(raw) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
-        try:
-            stored = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise ValueError("it is no JSON") from None
-        if not isinstance(stored, dict) or type(stored.get("format")) is not int or stored["format"] != FORMAT:
-            raise ValueError(f"it is not of format {FORMAT}")
+        stored = parse(raw, FORMAT, MAX_BYTES)
         for key, limit in LIMITS.items():
             number = stored.get(key)
             if type(number) is not int or not 0 <= number <= limit:

@@ -18,7 +18,7 @@ from core.modeldir import ModelDir, ModelError, saved_models
 from core.options import Option, resolve, settle
 from core.prompts import Terminal, ask_rows
 from core.values import parse_sets
-from mainscripts.train import folder
+from mainscripts.flags import folder
 from mainscripts.verb import find_terminal, guarded, refuse
 
 if TYPE_CHECKING:  # torch is imported when everything else is right

@@ -27,7 +27,7 @@ from core.modelcheck import restore, verify
 from core.modeldir import ModelDir, ModelError
 from core.options import OptionError
 from core.prompts import Terminal, ask
-from mainscripts.train import folder
+from mainscripts.flags import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_OK, find_terminal, guarded
 
 Say = Callable[[str], None]

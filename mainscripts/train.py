@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.runlog import RunLog
+from mainscripts.flags import folder, save_cadence, whole
 
 if TYPE_CHECKING:
     from core.stages import Stages
@@ -24,7 +22,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's flags under DFL's names, then ours."""
-    dfl = parser.add_argument_group("as in DeepFaceLab")
+    _add_dfl(parser.add_argument_group("as in DeepFaceLab"))
+    _add_own(parser.add_argument_group("facesmith's own"))
+
+
+def _add_dfl(dfl: argparse._ArgumentGroup) -> None:
     dfl.add_argument(
         "--training-data-src-dir",
         type=folder,
@@ -61,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="refused: running program text from a command line is a security hole",
     )
-    ours = parser.add_argument_group("facesmith's own")
+
+
+def _add_own(ours: argparse._ArgumentGroup) -> None:
     ours.add_argument(
         "--set",
         action="append",
@@ -126,36 +130,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
         help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",
     )  # fmt: skip
-
-
-def folder(text: str) -> Path:
-    """A folder's path; empty is refused, as an unset shell variable would otherwise mean the current folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("got an empty path, allowed is a folder")
-    return Path(text)
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A whole number of a range, for argparse."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch("-?[0-9]{1,12}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"got {text!r}, allowed is a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def save_cadence(text: str) -> tuple[float, int]:
-    """`25m`, `2h`, `90s` -> (seconds, 0); `500it` -> (0, iterations)."""
-    units = {"it": 0.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-    unit = next((unit for unit in units if text.endswith(unit)), "")
-    number = text[: len(text) - len(unit)]
-    if not unit or not re.fullmatch("[0-9]{1,9}", number) or int(number) == 0:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, allowed is a whole number above 0 and s, m, h or it: 25m, 500it"
-        )
-    return (0.0, int(number)) if unit == "it" else (int(number) * units[unit], 0)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from core.disk import DISK, Disk, remedy
 from core.options import Option, resolve
 from core.prompts import Terminal, ask_row
 from core.values import parse_sets
-from mainscripts.train import folder
+from mainscripts.flags import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse
 from samplelib import metafile, packing
 from samplelib.faceset import META

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sample_faces import make_folder
+from save_stage import make_scenes, memory_folder
 from screen import Screen, virtual_screen
 from tests_support import ROOT
 from training import command, run
@@ -69,3 +70,18 @@ def person() -> Iterator[list[Any]]:
     yield people
     for one in people:
         one.child.close(force=True)
+
+
+@pytest.fixture
+def quick() -> Iterator[Path]:
+    """A folder in memory, where syncing costs nothing."""
+    with memory_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Saves to be interrupted, as folders to copy (see save_stage.py)."""
+    root = tmp_path_factory.mktemp("scenes")
+    make_scenes(root)
+    return root

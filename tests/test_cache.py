@@ -11,6 +11,8 @@ from loading import REQUEST, assert_same, damage, taken
 from sample_faces import make_folder
 
 from core.batch import SampleRequest
+from core.mainmemory import MainMemory
+from mainscripts.train_run import cache_budget
 from samplelib.cache import FaceCache, plan, wanted
 from samplelib.faceset import Faceset
 from samplelib.loader import Loader
@@ -104,3 +106,17 @@ def test_broken_faces_are_told_and_replaced_as_without(folders: dict[str, Path])
         lines.append(told)
     assert_same(*batches)
     assert lines[0] == lines[1] and len(lines[0]) == 1 and "cut off" in lines[0][0]
+
+
+def test_the_budget_is_what_was_asked_for_or_a_quarter_of_what_is_free(tmp_path: Path) -> None:
+    class Free(MainMemory):
+        room: int | None = 8 << 30
+
+        def free(self) -> int | None:
+            return self.room
+
+    memory = Free(tmp_path)
+    assert cache_budget(0, memory) == 0 and cache_budget(300, memory) == 300 << 20
+    assert cache_budget(None, memory) == 2 << 30
+    memory.room = None
+    assert cache_budget(None, memory) == 1 << 30

@@ -8,28 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broken_disk import BrokenDisk, StopHere
-from save_stage import LINKS, SCENES, Stage, make_scenes, memory_folder, recovered, snapshot
+from save_stage import LINKS, SCENES, Stage, recovered, snapshot
 from saved_model import model, save, the_iteration
 from tests_support import ROOT
-
-
-@pytest.fixture
-def quick() -> Iterator[Path]:
-    with memory_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scenes")
-    make_scenes(root)
-    return root
-
 
 ALL = pytest.mark.parametrize(
     ("name", "links"),

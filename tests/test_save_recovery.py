@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from save_stage import GAN, LINKS, Stage, make_scenes, memory_folder, recovered, snapshot
+from save_stage import GAN, LINKS, Stage, recovered, snapshot
 from saved_model import STEMS, iterations, model, save, the_iteration
 
 from core import dflfile
 from core.disk import Disk
 from core.manifest import Manifest
 from core.modeldir import ModelDir, ModelError, saved_models
-
-
-@pytest.fixture
-def quick() -> Iterator[Path]:
-    with memory_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scenes")
-    make_scenes(root)
-    return root
-
 
 # ---- other programs, other hands ----------------------------------------------------------------------------------
 
