@@ -3,7 +3,7 @@
 It never has a name that outlives its users, so nothing is left when a process is killed: on Linux an anonymous
 memory file (or, where that is refused, an unlinked file in /dev/shm or the temporary folder, whichever has
 room), elsewhere on POSIX an unlinked temporary file, on Windows a tagged mapping of the paging file. Workers get
-the open descriptor (or the tag), not a path. The pages are reserved when the buffer is made: writing to a mapped
+the open descriptor (or the tag), not a path. Pages are set aside before anybody writes to them: writing to a mapped
 file whose disk filled up later would kill the writer without a word.
 
 Arrays are laid out by `Layout`: name -> dtype, shape and offset, which travels as JSON.
@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 ALIGNMENT = 64
+MEMORY = "memory"
+"""The place of a buffer that lies in anonymous memory, where every byte can be written to, set aside or not."""
 _CHUNK = 1 << 20
 
 
@@ -73,13 +75,15 @@ class Layout:
 class SharedBuffer:
     """`size` bytes of zeros that workers can map too. `SharedBuffer(size)` makes, `attach(handle)` joins.
 
-    handle: text to give to a worker; pass_fds: what to give to `subprocess.Popen` besides. Raises
-    SharedBufferError when there is no room.
+    handle: text to give to a worker; pass_fds: what to give to `subprocess.Popen` besides; place: where it lies.
+    Raises SharedBufferError when there is no room.
     """
 
-    def __init__(self, size: int, *, folders: Sequence[Path] | None = None) -> None:
-        """folders: where to try, first to last, instead of anonymous memory and the usual places."""
+    def __init__(self, size: int, *, first: int | None = None, folders: Sequence[Path] | None = None) -> None:
+        """first: bytes to set aside now, the others by `reserve` (all). folders: where to try, first to last, instead
+        of anonymous memory and the usual places."""
         self.size = size
+        self._reserved = size if first is None else first
         self.pass_fds: tuple[int, ...] = ()
         if sys.platform == "win32":
             tag = f"facesmith-{os.getpid()}-{secrets.token_hex(8)}"
@@ -87,10 +91,19 @@ class SharedBuffer:
             self.handle = f"tag:{tag}:{size}"
             self.place = "the paging file"
         else:
-            descriptor, self.place = _reserve(size, folders)
+            descriptor, self.place = _reserve(size, self._reserved, folders)
             self.map = mmap.mmap(descriptor, size)
             self.handle = f"fd:{descriptor}:{size}"
             self.pass_fds = (descriptor,)
+
+    def reserve(self, end: int) -> None:
+        """Sets the bytes up to `end` aside, so that they can be written to. Raises SharedBufferError."""
+        if sys.platform != "win32" and end > self._reserved:
+            try:
+                _fill(self.pass_fds[0], self._reserved, end)
+            except OSError as error:
+                raise SharedBufferError(errno.ENOSPC, f"{self.place}: {error.strerror}") from error
+            self._reserved = end
 
     def close(self) -> None:
         """Give the memory back (once nothing views it any more: a view keeps its mapping alive). Twice is fine."""
@@ -115,22 +128,22 @@ def attach(handle: str) -> mmap.mmap:
 
 if sys.platform != "win32":
 
-    def _reserve(size: int, folders: Sequence[Path] | None) -> tuple[int, str]:
-        """An open descriptor of a nameless file with `size` bytes set aside, and where that is."""
+    def _reserve(size: int, first: int, folders: Sequence[Path] | None) -> tuple[int, str]:
+        """An open descriptor of a nameless file of `size` bytes, the first of them set aside, and where that is."""
         refused = []
         if folders is None:
             if hasattr(os, "memfd_create"):
                 try:
-                    return _fill(os.memfd_create("facesmith"), size), "memory"
+                    return _sized(os.memfd_create("facesmith"), size, first), MEMORY
                 except OSError as error:
-                    refused.append(f"memory: {error.strerror}")
+                    refused.append(f"{MEMORY}: {error.strerror}")
             folders = [Path("/dev/shm"), Path(tempfile.gettempdir())]
         for folder in folders:
             if not folder.is_dir():
                 continue
             try:
                 with tempfile.TemporaryFile(dir=folder) as file:
-                    return _fill(os.dup(file.fileno()), size), str(folder)
+                    return _sized(os.dup(file.fileno()), size, first), str(folder)
             except OSError as error:
                 refused.append(f"{folder}: {error.strerror}")
         raise SharedBufferError(
@@ -139,20 +152,24 @@ if sys.platform != "win32":
             "free some space or point TMPDIR elsewhere; for batches, a lower batch size or resolution helps too",
         )
 
-    def _fill(descriptor: int, size: int) -> int:
-        """Set the bytes aside; the descriptor is closed when that fails."""
+    def _sized(descriptor: int, size: int, first: int) -> int:
+        """The descriptor, its file `size` bytes long; closed when that fails."""
         try:
-            if hasattr(os, "posix_fallocate"):
-                try:
-                    os.posix_fallocate(descriptor, 0, size)
-                    return descriptor
-                except OSError as error:  # some file systems cannot; what they can do is be written to
-                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                        raise
-            written = 0
-            while written < size:
-                written += os.write(descriptor, bytes(min(_CHUNK, size - written)))
+            os.ftruncate(descriptor, size)
+            _fill(descriptor, 0, first)
         except OSError:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _fill(descriptor: int, start: int, end: int) -> None:
+        """Sets these bytes aside."""
+        if end > start and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(descriptor, start, end - start)
+                return
+            except OSError as error:  # some file systems cannot; what they can do is be written to
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+        while start < end:
+            start += os.pwrite(descriptor, bytes(min(_CHUNK, end - start)), start)

@@ -122,7 +122,7 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
         first = time.perf_counter() - started
         # What was made ahead was not made in the time that is measured; and every face has been kept by then.
         epoch = -(-max(map(len, facesets.values())) // args.batch_size) if args.cache_mb else 0
-        for _ in range(loader.slots + epoch):
+        for _ in range(loader.depth + epoch):
             next(loader)
         rates = []
         for _ in range(args.rounds):

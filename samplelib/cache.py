@@ -1,8 +1,8 @@
 """Prepared faces kept in memory that all workers share, so that a face is decoded once and not once a sample.
 
 Every face has a fixed place, and a flag that says whether it is filled; whoever prepares a face first fills it. Two
-that do so at once write the same bytes. Where the memory does not hold all faces it holds the first ones of each side:
-faces come in random order, so that is as good as any choice.
+that do so at once write the same bytes. Where the memory does not hold all faces it holds the first ones of each
+faceset: faces come in random order, so that is as good as any choice.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from core.batch import SampleRequest
 from core.sharedbuf import ALIGNMENT, Layout
+from samplelib.faceset import Faceset
 from samplelib.prepare import KINDS, Prepared, kinds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many faces of each side are kept, and what of each; size in bytes, 0 where none is kept."""
+    """How many faces of each faceset are kept, and what of each; size in bytes, 0 where none is kept."""
 
     kept: Mapping[str, int]
     kinds: Mapping[str, tuple[str, ...]]
@@ -30,7 +31,7 @@ class Plan:
     size: int
 
     def words(self, counts: Mapping[str, int]) -> str:
-        """`all 633, 52 MB`; counts: faces of each side."""
+        """`all 633, 52 MB`; counts: faces of each faceset."""
         kept, there = sum(self.kept.values()), sum(counts.values())
         if not kept:
             return f"none of {there:,}"
@@ -38,59 +39,68 @@ class Plan:
 
     def layout(self) -> Layout:
         arrays: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {}
-        for side, count in self.kept.items():
-            arrays[f"filled/{side}"] = (np.uint8, (count, len(self.kinds[side])))
-            for kind in self.kinds[side]:
+        for name, count in self.kept.items():
+            arrays[f"filled/{name}"] = (np.uint8, (count, len(self.kinds[name])))
+            for kind in self.kinds[name]:
                 shape = (count, self.resolution, self.resolution)
-                arrays[f"{kind}/{side}"] = (np.uint8, (*shape, KINDS[kind]) if KINDS[kind] > 1 else shape)
+                arrays[f"{kind}/{name}"] = (np.uint8, (*shape, KINDS[kind]) if KINDS[kind] > 1 else shape)
         return Layout.of(arrays)
 
 
-def wanted(requests: Mapping[str, SampleRequest]) -> dict[str, tuple[str, ...]]:
-    """What is to be prepared of the faces of each side: for their own samples, and as colours for other sides."""
-    found = {side: kinds(request) for side, request in requests.items()}
-    for request in requests.values():
-        if request.ct_mode != "none" and "colours" not in found[request.ct_from]:
-            found[request.ct_from] = (*found[request.ct_from], "colours")
-    return found
+def same_sets(facesets: Mapping[str, Faceset]) -> dict[str, str]:
+    """The name of each side's faceset: the first side that has it (in pretraining all sides share one)."""
+    first: dict[int, str] = {}
+    return {side: first.setdefault(id(faceset), side) for side, faceset in facesets.items()}
 
 
-def plan(counts: Mapping[str, int], requests: Mapping[str, SampleRequest], budget: int) -> Plan:
-    """What fits into `budget` bytes; counts: faces of each side. Every side gets the same share of its faces."""
+def wanted(requests: Mapping[str, SampleRequest], sets: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """What is to be prepared of the faces of each faceset: for their own samples, and as colours for other sides."""
+    found: dict[str, set[str]] = {name: set() for name in sets.values()}
+    for side, request in requests.items():
+        found[sets[side]] |= set(kinds(request))
+        if request.ct_mode != "none":
+            found[sets[request.ct_from]].add("colours")
+    return {name: tuple(kind for kind in KINDS if kind in asked) for name, asked in found.items()}
+
+
+def plan(
+    counts: Mapping[str, int], requests: Mapping[str, SampleRequest], sets: Mapping[str, str], budget: int
+) -> Plan:
+    """What fits into `budget` bytes; counts: faces of each faceset. Every faceset gets the same share of its faces."""
     resolution = next(iter(requests.values())).resolution
-    parts = wanted(requests)
-    entry = {side: resolution**2 * sum(KINDS[kind] for kind in parts[side]) + len(parts[side]) for side in counts}
-    need = sum(counts[side] * entry[side] for side in counts)
+    parts = wanted(requests, sets)
+    entry = {name: resolution**2 * sum(KINDS[kind] for kind in parts[name]) + len(parts[name]) for name in counts}
+    need = sum(counts[name] * entry[name] for name in counts)
     share = min(1.0, max(0, budget - 16 * ALIGNMENT * len(counts)) / max(need, 1))
-    kept = {side: int(count * share) for side, count in counts.items()}
+    kept = {name: int(count * share) for name, count in counts.items()}
     result = Plan(kept, parts, resolution, 0)
     return replace(result, size=result.layout().size) if any(kept.values()) else result
 
 
 class FaceCache:
-    """The places of a plan in one memory, all zero at first. `hits` and `misses` count lookups of this process."""
+    """The places of a plan in one memory, all zero at first."""
 
     def __init__(self, plan: Plan, memory: memoryview | mmap.mmap) -> None:
         self._plan = plan
         views = plan.layout().views(memory)
-        self._filled = {side: views[f"filled/{side}"] for side in plan.kept}
+        self._filled = {name: views[f"filled/{name}"] for name in plan.kept}
         self._places: dict[str, dict[str, npt.NDArray[Any]]] = {
-            side: {kind: views[f"{kind}/{side}"] for kind in plan.kinds[side]} for side in plan.kept
+            name: {kind: views[f"{kind}/{name}"] for kind in plan.kinds[name]} for name in plan.kept
         }
 
-    def get(self, side: str, index: int, kinds: Sequence[str]) -> Prepared | None:
+    def get(self, name: str, index: int, kinds: Sequence[str]) -> Prepared | None:
         """Those kinds of face `index`, as views not to be written to; None where one of them is not there."""
-        if index >= self._plan.kept[side]:
+        if index >= self._plan.kept[name]:
             return None
-        held, filled = self._plan.kinds[side], self._filled[side][index]
+        held, filled = self._plan.kinds[name], self._filled[name][index]
         if not all(filled[held.index(kind)] for kind in kinds):
             return None
-        return {kind: self._places[side][kind][index] for kind in kinds}
+        return {kind: self._places[name][kind][index] for kind in kinds}
 
-    def put(self, side: str, index: int, face: Prepared) -> None:
+    def put(self, name: str, index: int, face: Prepared) -> None:
         """Keeps what was prepared of face `index`, if it has a place."""
-        if index >= self._plan.kept[side]:
+        if index >= self._plan.kept[name]:
             return
         for kind, array in face.items():
-            self._places[side][kind][index] = array
-            self._filled[side][index, self._plan.kinds[side].index(kind)] = 1  # after the bytes are there
+            self._places[name][kind][index] = array
+            self._filled[name][index, self._plan.kinds[name].index(kind)] = 1  # after the bytes are there

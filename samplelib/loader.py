@@ -14,22 +14,18 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
-
-import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
-from core.sharedbuf import Layout, SharedBuffer
-from samplelib.cache import FaceCache, plan
+from core.sharedbuf import MEMORY, Layout, SharedBuffer
+from samplelib.cache import FaceCache, plan, same_sets
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
+from samplelib.ring import MIN_DEPTH, Depth, Ring
 from samplelib.sampling import Order
 from samplelib.worker import Maker, NoUsableFaces, hello, layout
 
 MAX_WORKERS = 8
-RING_BYTES = 128 << 20
-MIN_SLOTS, MAX_SLOTS = 3, 8
 MAX_JOB = 8
 SLOW_S = 30.0
 POLL_S = 0.5
@@ -94,18 +90,19 @@ class Loader:
         }
         self._closed = False
         self._patience = SLOW_S
-        self._lent: int | None = None  # the ring slot whose views the caller holds
+        self._lent: int | None = None  # the place whose views the caller holds
+        self._returned = time.perf_counter()
         self._pool: Pool | None = None
         self._buffers: list[SharedBuffer] = []
         self._layout = layout(requests, batch_size)
-        self._slots: list[dict[str, npt.NDArray[Any]]]
-        counts = {side: len(faces) for side, faces in facesets.items()}
-        self._plan = plan(counts, requests, cache_bytes)
+        self._sets = same_sets(facesets)
+        counts = {name: len(facesets[name]) for name in dict.fromkeys(self._sets.values())}
+        self._plan = plan(counts, requests, self._sets, cache_bytes)
         self.kept = self._plan.words(counts)
         if workers < 1:
             cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
-            self._maker = Maker(facesets, requests, seed, cache)
-            self._slots = [self._layout.views(memoryview(bytearray(self._layout.size)))]
+            self._maker = Maker(facesets, requests, self._sets, seed, cache)
+            self._views = self._layout.views(memoryview(bytearray(self._layout.size)))
         else:
             self._start(workers, seed)
 
@@ -118,17 +115,23 @@ class Loader:
         started = time.perf_counter()
         if self._pool is None:
             self._compute()
-            slot = 0
+            arrays = self._views
         else:
             if self._lent is not None:
-                self._order_batch(self._lent)  # its views are over: the slot gets the batch after the last ordered
-            slot = self.position % len(self._slots)
-            while self._left[slot]:
+                self._ring.give(self._lent)  # its views are over
+                self._lent = None
+                self._order()
+            self._lent = place = self._places.pop(self.position)
+            while self._left[place]:
                 self._receive()
-            self._lent = slot
+            arrays = self._ring.views(place)
         self.position += 1
-        self.wait_ms = (time.perf_counter() - started) * 1e3
-        arrays = self._slots[slot]
+        now = time.perf_counter()
+        self.wait_ms = (now - started) * 1e3
+        if self._pool is not None:
+            ready = sum(not self._left[place] for place in self._places.values())
+            self._depth.taken(now - started, now - self._returned, ready)
+        self._returned = now
         return Batch(
             **{
                 side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names})
@@ -151,14 +154,13 @@ class Loader:
         self._closed = True
         if self._pool is not None:
             self._pool.close()
-        self._slots = []
         for buffer in self._buffers:
             buffer.close()
 
     @property
-    def slots(self) -> int:
-        """How many batches are made ahead at most."""
-        return len(self._slots)
+    def depth(self) -> int:
+        """How many batches are ordered ahead at present."""
+        return 1 if self._pool is None else self._depth.value
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""
@@ -166,50 +168,66 @@ class Loader:
 
     def _start(self, workers: int, seed: int) -> None:
         """Share what is known of the faces, make the ring, start the workers, order the first batches."""
-        known = {f"{s}/{name}": a for s, faces in self._facesets.items() for name, a in faces.to_arrays().items()}
+        known = {
+            f"{name}/{key}": array
+            for name in self._plan.kept
+            for key, array in self._facesets[name].to_arrays().items()
+        }
         faces_layout = Layout.of({name: (array.dtype, array.shape) for name, array in known.items()})
-        count = max(MIN_SLOTS, min(MAX_SLOTS, RING_BYTES // self._layout.size))
         faces = SharedBuffer(faces_layout.size)
         self._buffers.append(faces)
         for name, view in faces_layout.views(faces.map).items():
             view[...] = known[name]
-        ring = SharedBuffer(count * self._layout.size)
-        self._buffers.append(ring)
-        self._slots = [self._layout.views(ring.map, slot * self._layout.size) for slot in range(count)]
-        self._left = [0] * count
+        self._ring = Ring(self._layout)
+        self._buffers.append(self._ring.buffer)
+        self._depth = Depth(MIN_DEPTH, self._ring.most)
+        self._places: dict[int, int] = {}  # batch number -> its place in the ring
+        self._left = [0] * self._ring.most
         self._ordered = self.position
         samples = self._batch_size * len(self._requests)
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
         cache = self._shared_cache()
-        message = hello(faces, faces_layout, ring, count, self._requests, self._batch_size, seed, cache, self._plan)
+        message = hello(
+            faces, faces_layout, self._ring, self._requests, self._sets, self._batch_size, seed, cache, self._plan
+        )
         self._pool = Pool(workers, message, self._buffers)
-        for number in range(self.position, self.position + count):
-            self._order_batch(number % count)
+        self._order()
 
     def _shared_cache(self) -> SharedBuffer | None:
         """The memory for prepared faces; none where none is wanted or there is no room."""
         if not self._plan.size:
             return None
         try:
-            buffer = SharedBuffer(self._plan.size)
+            buffer = SharedBuffer(self._plan.size, first=0)
+            self._buffers.append(buffer)
+            if buffer.place != MEMORY:
+                buffer.reserve(self._plan.size)
+            return buffer
         except OSError as error:
             self.kept = "none, as there is no room"
             self._warn(f"no memory to keep faces in, so each is decoded every time: {error.strerror or error}")
             return None
-        self._buffers.append(buffer)
-        return buffer
 
-    def _order_batch(self, slot: int) -> None:
-        """Have the next batch made in a ring slot."""
+    def _order(self) -> None:
+        """Have batches made until as many are ordered as are wanted."""
+        while self._ordered < self.position + self._depth.value:
+            if (place := self._ring.take()) is None:
+                self._depth.high = self._depth.value = self._ordered - self.position
+                return
+            self._order_batch(place)
+
+    def _order_batch(self, place: int) -> None:
+        """Have the next batch made in a place of the ring."""
         jobs = []
         for side, order in self._orders.items():
             first = self._ordered * self._batch_size
             for row in range(0, self._batch_size, self._chunk):
                 numbers = range(first + row, first + min(row + self._chunk, self._batch_size))
                 colours = [self._colours[side][n] for n in numbers] if side in self._colours else None
-                jobs.append(Job(slot, side, row, numbers.start, [order[n] for n in numbers], colours))
+                jobs.append(Job(place, side, row, numbers.start, [order[n] for n in numbers], colours))
+        self._places[self._ordered] = place
         self._ordered += 1
-        self._left[slot] = len(jobs)
+        self._left[place] = len(jobs)
         if self._pool is not None:
             self._pool.submit(jobs)
 
@@ -220,12 +238,13 @@ class Loader:
         message = self._late_message(self._pool)
         if message is None:
             self._warn(f"no sample has come for {self._patience:.0f} s: is the disk with the faces slow or away?")
+            self._pool.replace_stuck(self._patience)
             self._patience *= 2
             return
         self._patience = SLOW_S
         match message:
             case Done(job, broken):
-                self._left[job.slot] -= 1
+                self._left[job.place] -= 1
                 for side, index, reason in broken:
                     self._tell(side, index, reason)
             case Note(text):
@@ -244,18 +263,17 @@ class Loader:
         return None
 
     def _tell(self, side: str, index: int, reason: str) -> None:
-        """Report a broken face, once (each worker may find it)."""
-        if (side, index) not in self._told:
-            self._told.add((side, index))
+        """Report a broken face, once (each worker may find it, and each side that has it)."""
+        if (self._sets[side], index) not in self._told:
+            self._told.add((self._sets[side], index))
             self._warn(f"{self._facesets[side].samples[index].filename} of {side} is skipped: {reason}")
 
     def _compute(self) -> None:
         """Make the next batch in this process."""
-        arrays = self._slots[0]
         for side, request in self._requests.items():
             for row in range(self._batch_size):
                 number = self.position * self._batch_size + row
-                rows = {name: arrays[f"{side}/{name}"][row] for name in request.names}
+                rows = {name: self._views[f"{side}/{name}"][row] for name in request.names}
                 colours = self._colours[side][number] if side in self._colours else None
                 try:
                     self._maker.make(side, number, self._orders[side][number], colours, rows, self._tell)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -38,10 +39,10 @@ _GOODBYE_S = 3.0
 
 @dataclass
 class Job:
-    """Samples of one side for rows `row`... of a ring slot. numbers start at `number`; one face index a sample, and,
-    with colour transfer, the index of the face that gives the colours."""
+    """Samples of one side for rows `row`... of a batch in a place of the ring. numbers start at `number`; one face
+    index a sample, and, with colour transfer, the index of the face that gives the colours."""
 
-    slot: int
+    place: int
     side: str
     row: int
     number: int
@@ -51,7 +52,7 @@ class Job:
 
     def message(self) -> dict[str, Any]:
         return {
-            "slot": self.slot,
+            "place": self.place,
             "side": self.side,
             "row": self.row,
             "number": self.number,
@@ -88,6 +89,8 @@ class _Seat:
     process: subprocess.Popen[bytes] | None = None
     jobs: deque[Job] = field(default_factory=deque)
     failed_starts: int = 0
+    moved: float = 0.0  # when it last answered, or got its first job
+    given_up: bool = False  # ended because it did not answer
 
 
 class Pool:
@@ -116,6 +119,17 @@ class Pool:
             self._pending.extend(jobs)
             self._feed()
 
+    def replace_stuck(self, seconds: float) -> None:
+        """End the workers that have had a job for so long without an answer; others take over.
+
+        Where the disk is away for all of them this changes nothing: a process that waits for a disk only ends when that
+        answers."""
+        with self._lock:
+            for seat in self._seats:
+                if seat.process is not None and seat.jobs and time.monotonic() - seat.moved >= seconds:
+                    seat.given_up = True
+                    seat.process.kill()
+
     def close(self) -> None:
         """End the workers; returns within seconds whatever they are doing. Twice is fine."""
         with self._lock:
@@ -139,6 +153,8 @@ class Pool:
                 return
             seat = min(ready, key=lambda s: len(s.jobs))
             job = self._pending.popleft()
+            if not seat.jobs:
+                seat.moved = time.monotonic()
             seat.jobs.append(job)
             if seat.process is not None:
                 _send(seat.process, job.message())
@@ -212,6 +228,7 @@ class Pool:
                 continue
             with self._lock:
                 job = seat.jobs.popleft()
+                seat.moved = time.monotonic()
                 self._feed()
             self.results.put(Done(job, [(side, index, reason) for side, index, reason in answer["broken"]]))
         return came_up
@@ -223,8 +240,10 @@ class Pool:
             _end_input(process)
             if self._closing:
                 return False
-            attempts = 0
-            if not came_up:
+            attempts, given_up, seat.given_up = 0, seat.given_up, False
+            if given_up:
+                pass  # no fault of its work: a slow disk must not end the training
+            elif not came_up:
                 attempts = seat.failed_starts = seat.failed_starts + 1
             elif seat.jobs:
                 attempts = seat.jobs[0].attempts = seat.jobs[0].attempts + 1
@@ -232,6 +251,11 @@ class Pool:
             seat.jobs.clear()
             self._feed()
         said = f": {last_words.splitlines()[-1].strip()}\n{last_words}" if last_words else ""
+        if given_up:
+            self.results.put(
+                Note(f"a sample worker (process {process.pid}) gave no answer; another takes over its work")
+            )
+            return True
         how = f"a sample worker (process {process.pid}) ended unexpectedly ({_ending(process.returncode)})"
         if attempts >= MAX_ATTEMPTS:
             self.results.put(Fatal(f"{how}, {attempts} times in a row{said}"))

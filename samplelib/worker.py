@@ -27,6 +27,7 @@ from samplelib.cache import FaceCache, Plan
 from samplelib.faceset import FaceReadError, Faceset
 from samplelib.prepare import Prepared, kinds, prepare
 from samplelib.process import Rows, process
+from samplelib.ring import Ring
 from samplelib.sampling import generator
 
 Report = Callable[[str, int, str], None]
@@ -54,10 +55,12 @@ class Maker:
         self,
         facesets: Mapping[str, Faceset],
         requests: Mapping[str, SampleRequest],
+        sets: Mapping[str, str],
         seed: int,
         cache: FaceCache | None = None,
     ) -> None:
-        self._facesets, self._requests, self._seed, self._cache = facesets, requests, seed, cache
+        """sets: side -> name of its faceset, see `samplelib.cache.same_sets`."""
+        self._facesets, self._requests, self._sets, self._seed, self._cache = facesets, requests, sets, seed, cache
         self._kinds = {side: kinds(request) for side, request in requests.items()}
         self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
 
@@ -79,17 +82,16 @@ class Maker:
 
         process(face, request, chance, reference, rows)
 
-    def _face(
-        self, side: str, index: int, kinds: tuple[str, ...], request: SampleRequest, report: Report
-    ) -> Prepared:
+    def _face(self, side: str, index: int, kinds: tuple[str, ...], request: SampleRequest, report: Report) -> Prepared:
         """The first face from `index` on of which `kinds` can be prepared. What is broken is remembered for each: a
         face with a broken mask still has colours to give."""
-        faceset, broken = self._facesets[side], self._broken.setdefault((side, kinds), set())
+        name = self._sets[side]
+        faceset, broken = self._facesets[side], self._broken.setdefault((name, kinds), set())
         for offset in range(len(faceset)):
             candidate = (index + offset) % len(faceset)
             if candidate in broken:
                 continue
-            if self._cache is not None and (kept := self._cache.get(side, candidate, kinds)) is not None:
+            if self._cache is not None and (kept := self._cache.get(name, candidate, kinds)) is not None:
                 return kept
             try:
                 face = prepare(faceset.samples[candidate], kinds, request)
@@ -98,7 +100,7 @@ class Maker:
                 report(side, candidate, str(error))
                 continue
             if self._cache is not None:
-                self._cache.put(side, candidate, face)
+                self._cache.put(name, candidate, face)
             return face
         raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
 
@@ -117,23 +119,23 @@ def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
 def hello(
     faces: SharedBuffer,
     faces_layout: Layout,
-    ring: SharedBuffer,
-    slots: int,
+    ring: Ring,
     requests: Mapping[str, SampleRequest],
+    sets: Mapping[str, str],
     batch_size: int,
     seed: int,
     cache: SharedBuffer | None,
     plan: Plan,
 ) -> dict[str, Any]:
-    """The first message to a worker: where the faces, the ring of `slots` batches and the kept faces are, and what to
-    make."""
+    """The first message to a worker: where the faces, the ring of batches and the kept faces are, and what to make."""
     return {
         "parent": os.getpid(),
         "folder": str(Path.cwd()),
         "faces": faces.handle,
         "faces_layout": faces_layout.plain(),
-        "ring": ring.handle,
-        "slots": slots,
+        "ring": ring.buffer.handle,
+        "places": ring.most,
+        "sets": sets,
         "requests": {side: asdict(request) for side, request in requests.items()},
         "batch_size": batch_size,
         "seed": seed,
@@ -147,21 +149,21 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     requests = {s: SampleRequest(**{**r, "names": tuple(r["names"])}) for s, r in first["requests"].items()}
     arrays = Layout.parse(first["faces_layout"]).views(attach(first["faces"]))
     facesets = {
-        side: Faceset.from_arrays({n.split("/", 1)[1]: a for n, a in arrays.items() if n.startswith(f"{side}/")})
-        for side in requests
+        side: Faceset.from_arrays({n.split("/", 1)[1]: a for n, a in arrays.items() if n.startswith(f"{name}/")})
+        for side, name in first["sets"].items()
     }
     batch = layout(requests, first["batch_size"])
     ring = attach(first["ring"])
-    slots = [batch.views(ring, slot * batch.size) for slot in range(first["slots"])]
+    places = [batch.views(ring, place * batch.size) for place in range(first["places"])]
     cache = FaceCache(Plan(**first["plan"]), attach(first["cache"])) if first["cache"] else None
-    maker = Maker(facesets, requests, first["seed"], cache)
+    maker = Maker(facesets, requests, first["sets"], first["seed"], cache)
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)
         side, broken = job["side"], Broken()
         colours = job["colours"] or [None] * len(job["indexes"])
         for place, (index, colour) in enumerate(zip(job["indexes"], colours, strict=True)):
-            rows = {name: slots[job["slot"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
+            rows = {name: places[job["place"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
             try:
                 maker.make(side, job["number"] + place, index, colour, rows, broken.add)
             except NoUsableFaces as error:

@@ -318,16 +318,21 @@ def test_a_shared_buffer_goes_where_there_is_room(monkeypatch: pytest.MonkeyPatc
     reserve = sharedbuf._fill
     tried: list[int] = []
 
-    def fill(descriptor: int, size: int) -> int:
-        tried.append(size)
-        if len(tried) == 1:
-            os.close(descriptor)
+    def fill(descriptor: int, start: int, end: int) -> None:
+        tried.append(end)
+        if len(tried) in (1, 3):
             raise OSError(28, "No space left on device")
-        return reserve(descriptor, size)
+        reserve(descriptor, start, end)
 
     monkeypatch.setattr(sharedbuf, "_fill", fill)
-    buffer = SharedBuffer(1 << 16, folders=[full, empty])
-    assert buffer.place == str(empty)
+    buffer = SharedBuffer(1 << 16, first=1 << 12, folders=[full, empty])
+    assert buffer.place == str(empty) and tried == [1 << 12, 1 << 12]
+    with pytest.raises(SharedBufferError, match="No space left"):
+        buffer.reserve(1 << 14)
+    buffer.map[:5] = b"there"
+    buffer.reserve(1 << 16)
+    buffer.reserve(1 << 13)
+    assert buffer.map[:5] == b"there" and tried[2:] == [1 << 14, 1 << 16]
     assert list(empty.iterdir()) == []
     with pytest.raises(SharedBufferError, match="no room for"):
         SharedBuffer(1 << 16, folders=[tmp_path / "missing"])
