@@ -63,13 +63,15 @@ class ConsoleSink:
         self._pending = 0  # length of the text a carriage return would overwrite
         self._open = ""  # the stage whose line waits for its seconds
         self._ms = 0.0
+        self._waits = Waits()
         self._past = False  # the run began at or beyond its target
         self._gone = False
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Stepped):
             self._ms = event.ms
-            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses)
+            self._waits.add(event.ms, event.data_ms)
+            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses) + self._waits.field()
             if self._live:
                 self._overwrite(line)
             elif self._due():
@@ -79,7 +81,7 @@ class ConsoleSink:
                 self._overwrite("Saving....")
         elif isinstance(event, Saved):
             # without a step since the save before there is no mean: say what was done instead
-            text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {})
+            text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {}) + self._waits.field()
             self._print(text if event.losses else f"{text} Saved.")
         elif isinstance(event, Started):
             self._started(event)
@@ -153,6 +155,25 @@ class ConsoleSink:
             self._stream.flush()
         except (OSError, ValueError):  # the terminal or the reader of the pipe is gone; training goes on
             self._gone = True
+
+
+class Waits:
+    """What part of the time the trainer waits for samples, over about the last fifty iterations."""
+
+    _KEPT = 0.98
+
+    def __init__(self) -> None:
+        self._ms = self._waited = 0.0
+
+    def add(self, ms: float, waited: float) -> None:
+        """One iteration, of which so many milliseconds were waited for samples."""
+        self._ms = self._KEPT * self._ms + ms
+        self._waited = self._KEPT * self._waited + min(waited, ms)
+
+    def field(self) -> str:
+        """`[data 12%]`, empty below one percent."""
+        percent = round(100 * self._waited / self._ms) if self._ms else 0
+        return f"[data {percent}%]" if percent else ""
 
 
 def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, float]) -> str:

@@ -117,7 +117,8 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         "with half the batch for this run, or stop; the model is saved either way",
     )
     ours.add_argument(
-        "--workers", type=whole(0, 64), metavar="N", help="sample processes (default: by processor count)"
+        "--workers", type=whole(0, 64), metavar="N",
+        help="sample processes (default: one for each processor core, at most --set cpu_cap=N)",
     )
     ours.add_argument(
         "--cache-mb",

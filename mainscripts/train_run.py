@@ -29,6 +29,7 @@ from core.saver import BackgroundSaver
 from core.stages import BUSY, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
 from core.summary import summary
 from core.trainer import Cadence, Trainer
+from core.upload import Upload
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
@@ -57,12 +58,17 @@ def start_loader(
         setup.requests,
         setup.values["batch_size"] if size is None else size,
         seed=setup.seed if seed is None else seed,
-        workers=default_workers() if workers is None else workers,
+        workers=default_workers(setup.values["cpu_cap"]) if workers is None else workers,
         position=setup.position if position is None else position,
         warn=warn,
         stopping=stopping,
         cache_bytes=cache_bytes,
     )
+
+
+def uploads(setup: Setup) -> bool:
+    """Whether batches are brought to the device ahead of the step, rather than by it."""
+    return bool(setup.values["pin_samples"]) and setup.device.torch_name.startswith("cuda")
 
 
 def cache_budget(megabytes: int | None, memory: MainMemory | None = None) -> int:
@@ -96,7 +102,8 @@ def train(
         )  # fmt: skip
         stops.standing = saver.standing
         emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
-        pulse = Pulse(stages, samples, emit, COMPILING if setup.device.key != "CPU" else BUSY)
+        batches = Upload(samples, setup.device.torch_name) if uploads(setup) else samples
+        pulse = Pulse(stages, batches, emit, COMPILING if setup.device.key != "CPU" else BUSY)
         trainer = Trainer(
             setup.directory.full_name, task, pulse, pulse.emit, commands, saver, cadence(setup, args),
             time.monotonic, history_batch, sinks.attended, setup.position,

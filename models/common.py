@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.options import Answers, Option
+from models.running import SAFETY, SAMPLES
 
 FACE_TYPES = ("h", "mf", "f", "wf", "head")
 CT_MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
@@ -308,36 +309,7 @@ STYLE = (
     ),
 )  # fmt: skip
 
-SAFETY = (
-    Option(
-        "backup_naming", "choice", "Names of backups",
-        "time names the folder of a backup by date and time and never renames it; numbers is DFL's 01 to 24, of which "
-        "01 is always the newest.",
-        advice="numbers only where another program relies on them: every backup renames all others.",
-        default="time", choices=("time", "numbers"), ask="advance", stored=False, group="safety",
-    ),
-    Option(
-        "max_backups", "int", "Maximum N backups",
-        "How many backups stay; the oldest are dropped. 0 keeps all of them.",
-        advice="Unchanged files are shared between backups where the disk allows it.",
-        default=24, low=0, high=10000, ask="advance", stored=False, group="safety",
-    ),
-    Option(
-        "max_backups_gb", "float", "Maximum size of all backups in GB",
-        "Drops the oldest backups until all of them take no more than this; the newest always stays. 0 sets no limit.",
-        advice="On a small or shared disk.",
-        default=0.0, low=0.0, high=1e6, ask="advance", stored=False, group="safety",
-    ),
-    Option(
-        "collapse_guard", "bool", "Collapse guard",
-        "Leaves out iterations that are not finite and watches for a collapse: then nothing is saved over the good "
-        "files, the last good state comes back once with milder settings, and a second collapse ends the training.",
-        advice="Leave it on; off only to see what DFL would do.",
-        default=True, ask="advance", stored=False, group="safety",
-    ),
-)  # fmt: skip
-
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY)}
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY, *SAMPLES)}
 
 
 def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:

@@ -25,7 +25,6 @@ from samplelib.ring import MIN_DEPTH, Depth, Ring
 from samplelib.sampling import Order
 from samplelib.worker import Maker, NoUsableFaces, hello, layout
 
-MAX_WORKERS = 8
 MAX_JOB = 8
 SLOW_S = 30.0
 POLL_S = 0.5
@@ -40,9 +39,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers() -> int:
-    """How many workers suit this machine: one for each processor this process may use, eight at most (as DFL)."""
-    return max(1, min(MAX_WORKERS, usable_cores()))
+def default_workers(cap: int = 8) -> int:
+    """How many workers suit this machine: one for each processor this process may use, `cap` at most (8, as DFL)."""
+    return max(1, min(cap, usable_cores()))
 
 
 class Loader:

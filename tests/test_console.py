@@ -98,6 +98,21 @@ def test_plain_stream_gets_few_lines_and_no_carriage_return() -> None:
     assert "\r" not in stream.getvalue()
 
 
+def test_the_line_shows_what_part_of_the_time_is_waiting_for_samples() -> None:
+    stream = Terminal()
+    sink = ConsoleSink(stream, Clock())
+    for iteration, waited in ((1, 0.4), (2, 50.0), (3, 99.0)):
+        sink(Stepped(iteration, {"loss": 1.0}, 100.0, waited))
+    lines = [line.rpartition("]")[0].rpartition("][")[2] for line in stream.getvalue().split("\r")[1:]]
+    assert lines == ["1.0000", "data 25%", "data 50%"]
+    for iteration in range(400):
+        sink(Stepped(iteration, {"loss": 1.0}, 100.0, 0.2))
+    sink(Saved(400, {"loss": 1.0}, 1.0, Path("model")))
+    assert "data" not in stream.getvalue()[-60:]
+    sink(Stepped(401, {"loss": 1.0}, 100.0, 5000.0))  # of another clock: never more than all of it
+    assert stream.getvalue().endswith("[data 2%]")
+
+
 @pytest.mark.parametrize("stays", [True, False])
 def test_target(stays: bool) -> None:
     stream = io.StringIO()
