@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 NO_LIMIT = 1 << 60  # old control groups write a huge number for "no limit"
@@ -18,6 +19,7 @@ class MainMemory:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._status, self._machine = root / "proc/self/status", root / "proc/meminfo"
+        self._processes = root / "proc"
         self._clear = root / "proc/self/clear_refs"
         self._membership, self._groups = root / "proc/self/cgroup", root / "sys/fs/cgroup"
 
@@ -37,6 +39,11 @@ class MainMemory:
         if sys.platform == "win32":
             return _windows_process()[1]
         return _table(self._status).get("VmRSS")
+
+    def held_by(self, pids: Iterable[int]) -> int | None:
+        """What these processes hold together, memory that they share counted once (Linux: PSS)."""
+        found = [_table(self._processes / str(pid) / "smaps_rollup").get("Pss") for pid in pids]
+        return None if None in found else sum(held for held in found if held is not None)
 
     def free(self) -> int | None:
         """What this process may still take: of the machine, of its control group (containers) and of its own limit."""

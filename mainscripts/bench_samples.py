@@ -6,7 +6,8 @@ A sample is one face with its four arrays (warped, target, mask, mask_em). With 
 half of all, get other colours, as in training. Figures are medians over rounds, after the ring of batches was emptied
 once; per core divides by the processors the workers can use. The parent does nothing but take batches, so this is the
 most a trainer could be fed. With `--cache-mb` faces are kept as in training and all of them have come once before it
-counts. Without folders two made-up people are drawn first.
+counts. `--stages` tells instead what a sample's time goes into, and the floor. Without folders two made-up people are
+drawn first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -26,8 +28,10 @@ from typing import Any
 
 from core.batch import SampleRequest
 from core.imagelib.color_transfer import MODES
+from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
-from samplelib.faceset import Faceset, FacesetError
+from mainscripts.bench_stages import EVERY, ONCE, measure_stages
+from samplelib.faceset import FaceReadError, Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
 from samplelib.synthetic_faceset import write_faceset
 from samplelib.synthetic_person import identity
@@ -37,14 +41,17 @@ MADE_UP_FACES, MADE_UP_SIZE = 48, 512
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: samples per second of the median round, and seconds from construction to the first batch."""
+    """One measurement: samples per second of the median round, and seconds from construction to the first batch.
+    pss_mb: what this process and the workers hold together, None where the system does not tell."""
 
     resolution: int
     ct_mode: str
     hsv_power: float
     workers: int
+    cache_mb: int
     samples_per_s: float
     first_batch_s: float
+    pss_mb: float | None
 
     def plain(self) -> dict[str, Any]:
         cores = max(1, min(self.workers, usable_cores()))
@@ -54,9 +61,11 @@ class Result:
             "ct_mode": self.ct_mode,
             "hsv_power": self.hsv_power,
             "workers": self.workers,
+            "cache": self.cache_mb,
             "samples_per_s": round(self.samples_per_s, 1),
             "samples_per_s_per_core": round(self.samples_per_s / cores, 1),
             "first_batch_s": round(self.first_batch_s, 3),
+            "pss_mb": None if self.pss_mb is None else round(self.pss_mb),
         }
 
 
@@ -71,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
     parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
+    parser.add_argument("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="length of a round (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -86,10 +96,13 @@ def run(args: argparse.Namespace) -> int:
                     folders[side] = given or _made_up(scratch / side, number)
             facesets = {side: Faceset.open(folder, _warn) for side, folder in folders.items()}
             for resolution, ct_mode in itertools.product(args.resolution, args.ct_mode):
-                result = measure(facesets, resolution, ct_mode, args)
-                for line in _lines(result, args.json):
+                if args.stages:
+                    lines = _stage_lines(facesets, resolution, ct_mode, args)
+                else:
+                    lines = _lines(measure(facesets, resolution, ct_mode, args), args.json)
+                for line in lines:
                     print(line, flush=True)
-    except (FacesetError, LoaderError, OSError) as error:
+    except (FacesetError, FaceReadError, LoaderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except ValueError as error:  # colours that cannot be given
@@ -112,7 +125,7 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
     """Time a fresh loader at one resolution, with one colour transfer."""
     workers = default_workers() if args.workers is None else args.workers
     plain = SampleRequest(resolution, SHORT[args.face_type])
-    requests = {"src": replace(plain, ct_mode=ct_mode, ct_from="dst", hsv_power=args.hsv), "dst": plain}
+    requests = {"src": _request(resolution, ct_mode, args), "dst": plain}
     samples = args.batch_size * len(facesets)
     started = time.perf_counter()
     with Loader(
@@ -131,7 +144,38 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
                 next(loader)
                 count += samples
             rates.append(count / passed)
-    return Result(resolution, ct_mode, args.hsv, workers, statistics.median(rates), first)
+        held = MainMemory().held_by([os.getpid(), *loader.pids()])
+    rate, megabytes = statistics.median(rates), None if held is None else held / 1e6
+    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes)
+
+
+def _request(resolution: int, ct_mode: str, args: argparse.Namespace) -> SampleRequest:
+    """What is asked of src."""
+    plain = SampleRequest(resolution, SHORT[args.face_type])
+    return replace(plain, ct_mode=ct_mode, ct_from="dst", hsv_power=args.hsv)
+
+
+def _stage_lines(
+    facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args: argparse.Namespace
+) -> Iterator[str]:
+    stages = measure_stages(facesets["src"].samples, _request(resolution, ct_mode, args))
+    once, every = stages.total(ONCE), stages.total(EVERY)
+    if args.json:
+        yield json.dumps({
+            "bench": "samples_stages", "resolution": resolution, "ct_mode": ct_mode, "hsv_power": args.hsv,
+            "ms": {name: round(ms, 4) for name, ms in stages.ms.items()}, "ms_cached": round(every, 4),
+            "ms_uncached": round(once + every, 4), "floor_remap_ms": round(stages.remap_ms, 4),
+            "floor_memory_ms": round(stages.memory_ms, 4), "memory_gb_per_s": round(stages.bandwidth, 1),
+        })  # fmt: skip
+        return
+    yield f"{resolution:4d} px, colour transfer {ct_mode}, HSV {args.hsv:g}, one core, ms:"
+    for names, total, what in ((EVERY, every, "every sample"), (ONCE, once, "once a face")):
+        shares = ", ".join(f"{name} {stages.ms[name]:.3f} ({stages.ms[name] / total:.0%})" for name in names)
+        yield f"    {what} {total:.3f}: {shares}"
+    yield (
+        f"    floor: remap alone {stages.remap_ms:.3f}, copying its bytes {stages.memory_ms:.3f} "
+        f"({stages.bandwidth:.1f} GB/s)"
+    )
 
 
 def _lines(result: Result, as_json: bool) -> Iterator[str]:
@@ -143,4 +187,5 @@ def _lines(result: Result, as_json: bool) -> Iterator[str]:
             f"{result.resolution:4d} px, colour transfer {result.ct_mode}, HSV {result.hsv_power:g}, "
             f"{result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
             f"({plain['samples_per_s_per_core']:.1f} per core), first batch after {result.first_batch_s:.2f} s"
+            + ("" if result.pss_mb is None else f", {result.pss_mb:.0f} MB in all processes")
         )

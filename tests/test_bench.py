@@ -37,9 +37,23 @@ def test_samples(tmp_path: Path) -> None:
     words = ["--src", str(src), "--dst", str(dst), "--resolution", "64", "--workers", "1", "--rounds", "1"]
     rows = bench("samples", *words, "--seconds", "0.2", "--ct-mode", "none", "rct", "--hsv", "0.1")
     for row in rows:
-        for key in ("bench", "resolution", "ct_mode", "workers", "samples_per_s", "samples_per_s_per_core"):
+        for key in ("bench", "resolution", "ct_mode", "workers", "samples_per_s", "samples_per_s_per_core", "cache"):
             assert key in row
+        assert row["pss_mb"] is None or 20 < float(str(row["pss_mb"])) < 250
     assert [(row["ct_mode"], row["hsv_power"]) for row in rows] == [("none", 0.1), ("rct", 0.1)]
+
+
+def test_stages_of_a_sample(tmp_path: Path) -> None:
+    src, dst = make_folder(tmp_path / "s", 4), make_folder(tmp_path / "d", 4)
+    words = ["--src", str(src), "--dst", str(dst), "--resolution", "64", "96", "--ct-mode", "rct", "--stages"]
+    rows = bench("samples", *words)
+    assert [(row["bench"], row["resolution"]) for row in rows] == [("samples_stages", 64), ("samples_stages", 96)]
+    for row in rows:
+        ms = row["ms"]
+        assert isinstance(ms, dict) and list(ms) == ["read", "decode", "prepare", "draw", "geometry", "colour", "copy"]
+        every = sum(ms[name] for name in ("draw", "geometry", "colour", "copy"))
+        assert row["ms_cached"] == pytest.approx(every, abs=1e-3) and min(ms.values()) >= 0
+        assert 0 < float(str(row["floor_memory_ms"])) < float(str(row["floor_remap_ms"]))
 
 
 def test_color() -> None:
