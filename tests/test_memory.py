@@ -181,6 +181,7 @@ def test_before_and_between_updates_the_model_is_whole(monkeypatch: pytest.Monke
 def test_memory_of_several_processes(tmp_path: Path) -> None:
     for pid, held in ((11, 20), (12, 7)):
         (tmp_path / f"proc/{pid}").mkdir(parents=True)
-        (tmp_path / f"proc/{pid}/smaps_rollup").write_text(f"00-ff ---p 00 00:00 0  [rollup]\nRss: 99 kB\nPss: {held} kB\n")
+        text = f"00-ff ---p 00 00:00 0  [rollup]\nRss: 99 kB\nPss: {held} kB\n"
+        (tmp_path / f"proc/{pid}/smaps_rollup").write_text(text)
     assert MainMemory(tmp_path).held_by([11, 12]) == 27 * 1024
     assert MainMemory(tmp_path).held_by([11, 12, 13]) is None, "one that has ended, or a system that does not tell"
