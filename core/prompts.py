@@ -1,20 +1,27 @@
 """Asks option rows, the model's name and the device, in DFL's words, through an injected terminal.
 
-Unlike DFL, a wrong answer asks again and says what is allowed, and leaving (Ctrl-C, end of input) never means
-"take the default". A `strict` terminal (answers piped in) cannot be asked again: a wrong answer is an error.
+Unlike DFL, a wrong answer asks again and says what is allowed, `<` goes back to the question before, and leaving
+(Esc, Ctrl-C, end of input) never means "take the default". A `strict` terminal (answers piped in) cannot be asked
+again: a wrong answer is an error.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
 from core.options import Answers, Option, OptionError, complete
 
 T = TypeVar("T")
 
 OVERRIDE_SECONDS = 2
+BACK = "<"
+KEYS = "Enter takes the value in brackets, ? explains, < goes back one question, Esc or Ctrl-C leaves."
+Kind = Literal["", "help", "wrong"]
+"""What a text at a terminal is: said by the way, an explanation, or why an answer was not taken."""
 MAX_NAME = 100
 RESERVED_NAMES = ("r", "d")
 NAME_PATTERN = re.compile(r"[^_/\\:*?\"<>|\x00-\x1f]+")
@@ -22,6 +29,10 @@ NAME_PATTERN = re.compile(r"[^_/\\:*?\"<>|\x00-\x1f]+")
 
 class Leave(Exception):
     """The user left the questions; nothing has been changed."""
+
+
+class Back(Exception):
+    """The user wants the question before."""
 
 
 class AnswerError(Exception):
@@ -33,13 +44,14 @@ class Terminal(Protocol):
 
     strict: bool
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str, kind: Kind = "") -> None: ...
 
-    def ask(self, prompt: str) -> str:
-        """One line of answer. Raises Leave, or AnswerError when a strict terminal has no more answers."""
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
+        """One line of answer; choices can be completed. Raises Leave, or AnswerError when a strict terminal has no more
+        answers."""
 
-    def enter_within(self, seconds: float) -> bool:
-        """Whether Enter was pressed within `seconds`."""
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
+        """Whether Enter was pressed within `seconds`, while line(seconds left) is shown. Raises Leave."""
 
 
 def prompt_text(row: Option, default: Any) -> str:
@@ -49,55 +61,100 @@ def prompt_text(row: Option, default: Any) -> str:
     return f"[{row.show(default)}] {label} : "
 
 
-def ask(terminal: Terminal, prompt: str, parse: Callable[[str], T], help: str = "") -> T:
-    """Asks until `parse` takes the answer. parse raises OptionError saying what is allowed."""
+def ask(
+    terminal: Terminal,
+    prompt: str,
+    parse: Callable[[str], T],
+    help: str = "",
+    choices: Sequence[str] = (),
+    back: bool | None = None,
+) -> T:
+    """Asks until `parse` takes the answer. parse raises OptionError saying what is allowed. back: whether there is a
+    question before this one, to which `<` leads (Back); None: it is not one of several."""
     while True:
-        answer = terminal.ask(prompt).strip()
+        answer = terminal.ask(prompt, choices).strip()
         if answer == "?" and help:
-            terminal.say(help)
+            terminal.say(help, "help")
             continue
+        if answer == BACK and back:
+            raise Back
         try:
+            if answer == BACK and back is not None:
+                raise OptionError("This is the first question.")
             return parse(answer)
         except OptionError as error:
             if terminal.strict:
                 raise AnswerError(f"Question {prompt.strip(' :')!r}: {error}") from None
-            terminal.say(str(error))
+            terminal.say(str(error), "wrong")
 
 
-def ask_row(terminal: Terminal, row: Option, default: Any) -> Any:
+def ask_row(terminal: Terminal, row: Option, default: Any, back: bool | None = None) -> Any:
     """Asks one row; Enter alone takes the default. The value taken is echoed."""
-    value = ask(
-        terminal,
-        prompt_text(row, default),
-        lambda answer: row.parse(answer) if answer else default,
-        help=row.explanation(),
-    )
+
+    def parse(answer: str) -> Any:
+        try:
+            return row.parse(answer) if answer else default
+        except OptionError as error:  # whoever is asked sees the label, and need not know the key
+            raise OptionError(str(error).removeprefix(f"{row.key}: ").capitalize()) from None
+
+    value = ask(terminal, prompt_text(row, default), parse, row.explanation(), row.choices, back)
     terminal.say(row.show(value))
     return value
 
 
 def ask_rows(
-    terminal: Terminal, rows: Sequence[Option], defaults: Answers, given: Mapping[str, Any], first_run: bool
+    terminal: Terminal,
+    rows: Sequence[Option],
+    defaults: Answers,
+    given: Mapping[str, Any],
+    first_run: bool,
+    back: bool = False,
 ) -> dict[str, Any]:
     """Answers to all rows that apply. given: answers fixed on the command line, not asked. On later runs only
     `always` rows are asked; the others keep their default, which is then the stored value. A default that `defaults`
-    lacks follows from the answers before it."""
-    answers = {**defaults, **given}
-    for row in rows:
-        asked = row.ask == "always" or (row.ask == "create" and first_run)
-        if row.key in given or not asked or not row.when(answers):
+    lacks follows from the answers before it. back: there are questions before these, to which `<` at the first one
+    leads (Back). Where the user goes back, answers that were typed become the defaults."""
+    typed: dict[str, Any] = {}
+    asked: list[int] = []
+    number = 0
+    while number < len(rows):
+        row = rows[number]
+        before = {key: typed[key] for key in (rows[index].key for index in asked) if key in typed}
+        answers = {**defaults, **given, **before}
+        when_asked = row.ask == "always" or (row.ask == "create" and first_run)
+        if row.key in given or not when_asked or not row.when(answers):
+            number += 1
             continue
         default = answers[row.key] if row.key in answers else complete(rows, answers)[row.key]
-        answers[row.key] = ask_row(terminal, row, default)
+        try:
+            value = ask_row(terminal, row, typed.get(row.key, default), back or bool(asked))
+        except Back:
+            if not asked:
+                raise
+            number = asked.pop()
+            continue
+        if value == default:  # not a choice: another answer before it may suggest another value
+            typed.pop(row.key, None)
+        else:
+            typed[row.key] = value
+        asked.append(number)
+        number += 1
+    there = {rows[index].key for index in asked}
+    answers = {**defaults, **given, **{key: value for key, value in typed.items() if key in there}}
+    for index in asked:
+        if rows[index].key not in answers:
+            answers[rows[index].key] = complete(rows, answers)[rows[index].key]
     return answers
+
+
+def override_line(seconds: float) -> str:
+    left = max(0, math.ceil(seconds))
+    return f"Press enter in {left} second{'' if left == 1 else 's'} to override model settings."
 
 
 def ask_override(terminal: Terminal, seconds: float = OVERRIDE_SECONDS) -> bool:
     """DFL's window for changing the options of an existing model. Piped answers always answer every question."""
-    if terminal.strict:
-        return True
-    terminal.say(f"Press enter in {seconds:g} seconds to override model settings.")
-    return terminal.enter_within(seconds)
+    return terminal.strict or (seconds > 0 and terminal.enter_within(seconds, override_line))
 
 
 def check_name(name: str) -> str:
@@ -113,33 +170,84 @@ def check_name(name: str) -> str:
     return tidy
 
 
-def ask_model_name(terminal: Terminal, models: Sequence[str]) -> str:
-    """The name of a saved model (by number or name) or of a new one. models: newest first."""
-    if not models:
-        return ask(
-            terminal, "[new] No saved models found. Enter a name of a new model : ",
-            lambda answer: check_name(answer or "new"),
-        )  # fmt: skip
-    terminal.say("Choose one of saved models, or enter a name to create a new model.")
-    for number, name in enumerate(models):
-        terminal.say(f"[{number}] : {name}" + (" - latest" if number == 0 else ""))
+class Shelf(Protocol):
+    """The saved models of a class, which may be renamed and thrown away."""
 
-    def parse(answer: str) -> str:
-        if answer in models:
+    def names(self) -> Sequence[str]:
+        """Newest first."""
+
+    def rename(self, old: str, new: str) -> str:
+        """Returns what to say. Raises OptionError where that cannot be."""
+
+    def about(self, name: str) -> str:
+        """The model in a few words, for the question whether to throw it away."""
+
+    def delete(self, name: str) -> str:
+        """Returns what to say. Raises OptionError where that cannot be."""
+
+
+def ask_model_name(terminal: Terminal, shelf: Shelf) -> str:
+    """The name of a saved model (by number or name) or of a new one; `r` and `d` rename and delete."""
+    while True:
+        names = shelf.names()
+        if not names:
+            return ask(
+                terminal, "[new] No saved models found. Enter a name of a new model : ",
+                lambda answer: check_name(answer or "new"), back=False,
+            )  # fmt: skip
+        lines = ("Choose one of saved models, or enter a name to create a new model.", "[r] : rename", "[d] : delete")
+        for line in (*lines, "", *(f"[{number}] : {name}" for number, name in enumerate(names))):
+            terminal.say(f"{line} - latest" if line.startswith("[0]") else line)
+        answer = ask(terminal, " : ", partial(_chosen, names, others=True), choices=names, back=False)
+        if answer not in RESERVED_NAMES:
             return answer
-        if not answer:
-            return models[0]
-        if re.fullmatch(r"[+-]?\d+", answer):
-            number = int(answer)
-            if not 0 <= number < len(models):
-                raise OptionError(f"got {answer}, allowed is a number from 0 to {len(models) - 1}, or a name.")
-            return models[number]
-        return check_name(answer)
-
-    return ask(terminal, " : ", parse)
+        try:
+            _rename(terminal, shelf, names) if answer == "r" else _delete(terminal, shelf, names)
+        except Back:
+            pass
+        except OptionError as error:
+            if terminal.strict:
+                raise
+            terminal.say(str(error), "wrong")
 
 
-def ask_device(terminal: Terminal, names: Mapping[str, str], default: str) -> str:
+def _chosen(names: Sequence[str], answer: str, others: bool = False) -> str:
+    """A saved model by name or number, nothing meaning the latest. others: also another name, r or d."""
+    if answer in names or (others and answer in RESERVED_NAMES):
+        return answer
+    if not answer and others:
+        return names[0]
+    if re.fullmatch(r"[+-]?\d+", answer) or not others:
+        if not answer.isdecimal() or int(answer) >= len(names):
+            raise OptionError(f"Got {answer!r}, allowed is a number from 0 to {len(names) - 1}, or a name.")
+        return names[int(answer)]
+    return check_name(answer)
+
+
+def _rename(terminal: Terminal, shelf: Shelf, names: Sequence[str]) -> None:
+    old = ask(
+        terminal, "Enter the name of the model you want to rename : ", partial(_chosen, names), choices=names, back=True
+    )
+    new = ask(terminal, "Enter new name of the model : ", check_name, back=True)
+    terminal.say(shelf.rename(old, new))
+
+
+def _delete(terminal: Terminal, shelf: Shelf, names: Sequence[str]) -> None:
+    name = ask(
+        terminal, "Enter the name of the model you want to delete : ", partial(_chosen, names), choices=names, back=True
+    )
+    terminal.say(shelf.about(name))
+    sure = Option(
+        "delete", "bool", f"Move {name} to the trash folder?",
+        "y moves the files of this model, its backups and its history into a folder of their own, from where they can "
+        "be moved back; no other model is touched. n leaves everything as it is.",
+        default=False,
+    )  # fmt: skip
+    if ask_row(terminal, sure, False, back=True):
+        terminal.say(shelf.delete(name))
+
+
+def ask_device(terminal: Terminal, names: Mapping[str, str], default: str, back: bool = False) -> str:
     """The key of one device. names: `CPU` and GPU numbers -> what to show."""
     terminal.say("Choose one or several GPU idxs (separated by comma).")
     for key, name in names.items():
@@ -148,11 +256,11 @@ def ask_device(terminal: Terminal, names: Mapping[str, str], default: str) -> st
     def parse(answer: str) -> str:
         chosen = (answer or default).upper()
         if "," in chosen:
-            raise OptionError(f"got {answer!r}: one model trains on one device here. Choose one of {', '.join(names)}.")
+            raise OptionError(f"Got {answer!r}: one model trains on one device here. Choose one of {', '.join(names)}.")
         if chosen not in names:
-            raise OptionError(f"got {answer!r}, allowed is one of {', '.join(names)}.")
+            raise OptionError(f"Got {answer!r}, allowed is one of {', '.join(names)}.")
         return chosen
 
-    chosen = ask(terminal, f"[{default}] Which GPU indexes to choose? : ", parse)
+    chosen = ask(terminal, f"[{default}] Which GPU indexes to choose? : ", parse, choices=tuple(names), back=back)
     terminal.say(chosen)
     return chosen

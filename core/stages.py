@@ -9,12 +9,12 @@ import contextlib
 import statistics
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.batch import Batch
 from core.events import Event, Noted, Previewed, Staged, Started, Stepped, TargetReached
-from core.prompts import Terminal
+from core.prompts import Kind, Terminal
 
 FACES = "Is the disk or the network drive with the faces slow, asleep or away?"
 MODEL = "Is the disk or the network drive with the model slow, asleep or away?"
@@ -153,16 +153,16 @@ class Asked:
         self.strict = terminal.strict
         self._terminal, self._stages = terminal, stages
 
-    def say(self, text: str) -> None:
-        self._terminal.say(text)
+    def say(self, text: str, kind: Kind = "") -> None:
+        self._terminal.say(text, kind)
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
         with self._stages.waiting():
-            return self._terminal.ask(prompt)
+            return self._terminal.ask(prompt, choices)
 
-    def enter_within(self, seconds: float) -> bool:
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         with self._stages.waiting():
-            return self._terminal.enter_within(seconds)
+            return self._terminal.enter_within(seconds, line)
 
 
 class Pulse:

@@ -7,14 +7,20 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
-from core.prompts import AnswerError, Leave
+from core.prompts import KEYS, AnswerError, Kind, Leave
+
+if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+
+ESC_SECONDS = 0.1
 
 
 class KeyboardTerminal:
-    """A person: line editing and recall by prompt_toolkit. Ctrl-C, Ctrl-D and a closed terminal leave."""
+    """A person: line editing, recall (Up, Down) and completion (Tab) by prompt_toolkit. Esc, Ctrl-C, Ctrl-D and a
+    closed terminal leave."""
 
     strict = False
 
@@ -22,28 +28,89 @@ class KeyboardTerminal:
         # Asking where the cursor is stalls terminals that do not answer (serial lines, recorders).
         os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
         from prompt_toolkit import PromptSession
+        from rich.console import Console
 
-        self._stdin, self._stdout, self._clock = stdin, stdout, clock
-        self._session: PromptSession[str] = PromptSession()
+        self._stdout, self._clock, self._told = stdout, clock, False
+        self._session: PromptSession[str] = PromptSession(key_bindings=leaving_keys())
+        self._session.app.ttimeoutlen = ESC_SECONDS
+        self._session.app.timeoutlen = ESC_SECONDS
+        self._console = Console(file=stdout, highlight=False, markup=False, emoji=False)
 
-    def say(self, text: str) -> None:
-        print(text, file=self._stdout, flush=True)
+    def say(self, text: str, kind: Kind = "") -> None:
+        if kind:
+            self._console.print(text, style={"help": "cyan", "wrong": "yellow"}[kind])
+        else:
+            print(text, file=self._stdout, flush=True)
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
+        from prompt_toolkit.completion import WordCompleter
+
+        if not self._told:
+            self._told = True
+            self.say(KEYS, "help")
+        words = WordCompleter(list(choices), ignore_case=True, sentence=True) if choices else None
         try:
-            return self._session.prompt(prompt)
+            return self._session.prompt(prompt, completer=words, complete_while_typing=False)
         except (KeyboardInterrupt, EOFError):
             raise Leave from None
 
-    def enter_within(self, seconds: float) -> bool:
-        deadline = self._clock() + seconds
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
+        """Other keys than Enter are kept for the next question."""
+        import asyncio
+
+        from prompt_toolkit.application import Application
+        from prompt_toolkit.input.typeahead import store_typeahead
+        from prompt_toolkit.key_binding import KeyPress, KeyPressEvent
+        from prompt_toolkit.layout import FormattedTextControl, Layout, Window
+
+        deadline, others = self._clock() + seconds, list[KeyPress]()
+        keys = leaving_keys()
+
+        @keys.add("enter")
+        def _entered(event: KeyPressEvent) -> None:
+            event.app.exit(result=True)
+
+        @keys.add("<any>")
+        def _other(event: KeyPressEvent) -> None:
+            others.extend(event.key_sequence)
+
+        def text() -> str:
+            return line(seconds if app.is_done else deadline - self._clock())
+
+        app: Application[bool] = Application(
+            Layout(Window(FormattedTextControl(text), height=1, dont_extend_height=True)), key_bindings=keys,
+            refresh_interval=0.25, include_default_pygments_style=False,
+        )  # fmt: skip
+        app.ttimeoutlen = app.timeoutlen = ESC_SECONDS
+
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            if not app.is_done:
+                app.exit(result=False)
+
+        def begin() -> None:
+            app.create_background_task(wait())
+
         try:
-            while (left := deadline - self._clock()) > 0:
-                if _key_waiting(self._stdin, left):
-                    return self._stdin.readline() != ""
-        except KeyboardInterrupt:
+            return app.run(pre_run=begin)
+        except (KeyboardInterrupt, EOFError):
             raise Leave from None
-        return False
+        finally:
+            store_typeahead(app.input, others)
+
+
+def leaving_keys() -> KeyBindings:
+    """Esc and Ctrl-C. Esc is also how arrow keys begin, so it counts once nothing has followed for a moment."""
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape")
+    @keys.add("c-c")
+    def _leave(event: KeyPressEvent) -> None:
+        event.app.exit(exception=KeyboardInterrupt())
+
+    return keys
 
 
 class WatchedTerminal:
@@ -55,10 +122,10 @@ class WatchedTerminal:
     def __init__(self, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool]) -> None:
         self._stdin, self._stdout, self._gone = stdin, stdout, gone
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, kind: Kind = "") -> None:
         print(text, file=self._stdout, flush=True)
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
         with contextlib.suppress(OSError):  # the terminal was closed
             print(prompt, end="", file=self._stdout, flush=True)
             while not self._gone():
@@ -69,7 +136,7 @@ class WatchedTerminal:
             self.say("")
         raise Leave
 
-    def enter_within(self, seconds: float) -> bool:
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         raise AssertionError("questions during a training are not skipped")
 
 
@@ -81,10 +148,10 @@ class ListTerminal:
     def __init__(self, answers: TextIO, stdout: TextIO) -> None:
         self._answers, self._stdout = answers, stdout
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, kind: Kind = "") -> None:
         print(text, file=self._stdout, flush=True)
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
         line = self._answers.readline()
         if not line:
             raise AnswerError(f"Question {prompt.strip(' :')!r}: no answer left on standard input.")
@@ -92,7 +159,7 @@ class ListTerminal:
         self.say(prompt + answer)
         return answer
 
-    def enter_within(self, seconds: float) -> bool:
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         raise AssertionError("a list of answers is not waited for")
 
 

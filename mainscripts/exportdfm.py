@@ -100,7 +100,7 @@ def _choose(args: argparse.Namespace, spec: ModelSpec, terminal: Terminal | None
         raise ModelError(
             f"No saved model of class {spec.name} in {args.model_dir}: train one first, or give another --model-dir."
         )
-    while (name := choose_name(args, spec, terminal, say)) not in saved:
+    while (name := choose_name(args, spec, terminal, say)[0]) not in (saved := saved_models(args.model_dir, spec.name)):
         problem = f"No model {name!r} of class {spec.name} in {args.model_dir}. Saved there: {', '.join(saved)}."
         if terminal is None or terminal.strict or args.force_model_name is not None:
             raise ModelError(problem)

@@ -17,7 +17,11 @@ from core.runlog import RunLog
 from mainscripts.flags import folder, save_cadence, whole
 
 if TYPE_CHECKING:
+    from core.prompts import Terminal
     from core.stages import Stages
+    from mainscripts.train_faces import Folders
+    from mainscripts.train_setup import Setup
+    from models import ModelSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,18 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         metavar="KEY=VALUE",
         dest="sets",
         help="answer a question in advance (repeatable), such as --set batch_size=8",
+    )
+    asking = ours.add_mutually_exclusive_group()
+    asking.add_argument(
+        "--override", dest="override", action="store_const", const=True, default=2,
+        help="ask for the options of an existing model anew, without waiting for Enter",
+    )
+    asking.add_argument(
+        "--no-override", dest="override", action="store_const", const=False, help="do not ask for them, do not wait"
+    )
+    asking.add_argument(
+        "--override-seconds", dest="override", type=whole(0, 3600), metavar="N",
+        help="wait so long for Enter (default: 2; 0: do not ask)",
     )
     ours.add_argument("--target-iter", type=int, metavar="N", help="the same as --set target_iter=N")
     ours.add_argument(
@@ -156,38 +172,58 @@ def _watched(args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextI
 
 
 def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO, stdout: TextIO) -> int:
-    from core.stages import FACES, MODEL, TORCH, Asked
+    from core.stages import FACES, TORCH, Asked
     from mainscripts import verb
 
     terminal = verb.find_terminal(stdin, stdout, args.ask)
     if terminal is not None:
         terminal = Asked(terminal, stages)
-    say = stages.say
-    say("Running trainer.")
+    stages.say("Running trainer.")
     with stages.stage("Loading PyTorch", TORCH):
-        from core.modeldir import ModelDir
         from mainscripts import train_faces, train_memory, train_run, train_setup, train_watch
     spec = train_setup.find_spec(args.model)
     with stages.stage("Loading samples", FACES):
-        folders = train_faces.open_folders(args, say, stages.beat)
-    name = train_setup.choose_name(args, spec, terminal, say)
-    directory = ModelDir(args.model_dir, name, spec.name)
-    if args.debug:
-        setup = train_setup.prepare(args, directory, spec, terminal, folders, stages)
-        return train_run.show_samples(setup, args, stages, log, stdin, stdout)
+        folders = train_faces.open_folders(args, stages.say, stages.beat)
     with contextlib.ExitStack() as stack:
-        there = directory.folder.is_dir()
-        if there:
-            with stages.stage("Opening the model", MODEL, shown=False):
-                stack.enter_context(directory.lock())
-                log.place(directory.log_path if directory.data_path.exists() else None)
-                for note in directory.recover():
-                    say(note)
-        setup = train_setup.prepare(args, directory, spec, terminal, folders, stages)
+        opened = None
+        while opened is None:  # `<` at the first question leads back to the choice of the model
+            opened = _open_model(args, spec, terminal, folders, stages, log, stack)
+        setup, locked = opened
+        if args.debug:
+            return train_run.show_samples(setup, args, stages, log, stdin, stdout)
         with train_memory.told(setup):
             task = train_setup.build(setup, args.reinit, terminal, stages)
-            if not there:  # a folder is made only once nothing is left to be wrong
-                stack.enter_context(directory.lock())
-            log.place(directory.log_path)
+            if not locked:  # a folder is made only once nothing is left to be wrong
+                stack.enter_context(setup.directory.lock())
+            log.place(setup.directory.log_path)
             stack.enter_context(train_watch.crashes_kept(log.open()))
             return train_run.train(setup, task, args, stages, log, stdin, stdout)
+
+
+def _open_model(
+    args: argparse.Namespace, spec: ModelSpec, terminal: Terminal | None, folders: Folders, stages: Stages,
+    log: RunLog, stack: contextlib.ExitStack,
+) -> tuple[Setup, bool] | None:  # fmt: skip
+    """Chooses the model and everything about it; whether `stack` holds its lock, which needs a folder to be there. None
+    where the user goes back: then nothing is held."""
+    from core.modeldir import ModelDir
+    from core.prompts import Back
+    from core.stages import MODEL
+    from mainscripts.train_setup import choose_name, prepare
+
+    name, asked = choose_name(args, spec, terminal, stages.say)
+    directory = ModelDir(args.model_dir, name, spec.name)
+    locked = not args.debug and directory.folder.is_dir()
+    with contextlib.ExitStack() as own:
+        if locked:
+            with stages.stage("Opening the model", MODEL, shown=False):
+                own.enter_context(directory.lock())
+                log.place(directory.log_path if directory.data_path.exists() else None)
+                for note in directory.recover():
+                    stages.say(note)
+        try:
+            setup = prepare(args, directory, spec, terminal, folders, stages, asked)
+        except Back:
+            return None
+        stack.enter_context(own.pop_all())
+        return setup, locked

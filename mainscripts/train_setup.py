@@ -15,7 +15,8 @@ from core import device as devices
 from core import prompts
 from core.batch import SampleRequest
 from core.device import Device
-from core.modeldir import ModelData, ModelDir, ModelError, saved_models
+from core.modeldir import ModelData, ModelDir, ModelError
+from core.modelshelf import ModelShelf
 from core.options import Option, OptionError, Values, defaults, find, settle
 from core.runstate import RunState
 from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
@@ -54,37 +55,46 @@ def find_spec(class_name: str) -> ModelSpec:
     raise OptionError(f"--model: got {class_name!r}, allowed is {' / '.join(MODELS)}.")
 
 
-def choose_name(args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Terminal | None, say: Say) -> str:
-    """--force-model-name, else the newest (--silent-start, no terminal), else the user's choice."""
-    saved = saved_models(args.model_dir, spec.name)
+def choose_name(
+    args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Terminal | None, say: Say
+) -> tuple[str, bool]:
+    """--force-model-name, else the newest (--silent-start, no terminal), else the user's choice; and whether it was
+    asked for."""
+    shelf = ModelShelf(args.model_dir, spec.name)
+    for line in shelf.finish():
+        say(line)
+    saved = shelf.names()
     if args.force_model_name is not None:
         name = args.force_model_name if args.force_model_name in saved else prompts.check_name(args.force_model_name)
         if name != args.force_model_name:
             say(f'The model is called "{name}": a _ would part the name from the rest of a file name.')
-        return name
+        return name, False
     if terminal is None or (args.silent_start and saved):
         name = saved[0] if saved else "new"
         say(f'Silent start: chose model "{name}".' if args.silent_start else f'Model: "{name}".')
-        return name
-    return prompts.ask_model_name(terminal, saved)
+        return name, False
+    return prompts.ask_model_name(terminal, shelf), True
 
 
-def choose_device(args: argparse.Namespace, terminal: prompts.Terminal | None, stages: Stages) -> Device:
-    """The device by flag, by question, or the one with most memory."""
+def choose_device(
+    args: argparse.Namespace, terminal: prompts.Terminal | None, stages: Stages, back: bool
+) -> tuple[Device, bool]:
+    """The device by flag, by question, or the one with most memory; and whether it was asked for. back: see
+    `prompts.ask`."""
     if args.cpu_only:
-        return devices.CPU
+        return devices.CPU, False
     with stages.stage("Looking for graphics cards", DEVICE):
         found = devices.gpus()
     table = {device.key: device for device in (devices.CPU, *found)}
     if args.force_gpu_idxs is not None:
         if args.force_gpu_idxs.upper() not in table:
             raise OptionError(f"--force-gpu-idxs: got {args.force_gpu_idxs!r}, allowed is one of {', '.join(table)}.")
-        return table[args.force_gpu_idxs.upper()]
+        return table[args.force_gpu_idxs.upper()], False
     best = devices.best(found)
     if terminal is None or args.silent_start or not found:
-        return best
+        return best, False
     names = {key: devices.describe(device) for key, device in table.items()}
-    return table[prompts.ask_device(terminal, names, best.key)]
+    return table[prompts.ask_device(terminal, names, best.key, back)], True
 
 
 def choose_values(
@@ -94,19 +104,26 @@ def choose_values(
     data: ModelData | None,
     terminal: prompts.Terminal | None,
     say: Say,
+    override: float | bool = prompts.OVERRIDE_SECONDS,
+    back: bool = False,
 ) -> Values:
-    """Options from --set, the questions, the stored model and defaults. Raises OptionError."""
+    """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing
+    model are asked anew, or how long the user has to say so. Raises OptionError, and Back as `prompts.ask_rows`."""
     stored = data.options if data is not None else {}
     preferred = {} if data is not None else directory.read_default_options()
     initial = spec.resolve(given, stored, preferred)
     for note in initial.notes:
         say(note)
-    if terminal is None or (data is not None and not prompts.ask_override(terminal)):
+    if terminal is None or (data is not None and not _overrides(terminal, override)):
         return initial
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
     known = defaults(spec.rows, upgrade(stored), upgrade(preferred))
     fixed = {key: find(spec.rows, key).parse(value, believe=True) for key, value in given.items()}
-    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, known, fixed, first_run=data is None))
+    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, known, fixed, data is None, back))
+
+
+def _overrides(terminal: prompts.Terminal, override: float | bool) -> bool:
+    return override if isinstance(override, bool) else prompts.ask_override(terminal, override)
 
 
 def read_data(directory: ModelDir) -> ModelData | None:
@@ -150,9 +167,10 @@ def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunSt
 
 def prepare(
     args: argparse.Namespace, directory: ModelDir, spec: ModelSpec, terminal: prompts.Terminal | None,
-    folders: Folders, stages: Stages,
+    folders: Folders, stages: Stages, back: bool = False,
 ) -> Setup:  # fmt: skip
-    """Everything from the stored record to the faces of each side, asking what is to be asked."""
+    """Everything from the stored record to the faces of each side, asking what is to be asked. back: the model was
+    asked for, so `<` at the first question leads there (Back)."""
     say = stages.say
     given = parse_sets(args.sets)
     if args.target_iter is not None:
@@ -162,10 +180,17 @@ def prepare(
         data = read_data(directory)
     if data is None:
         say("Model first run.")
-    device = choose_device(args, terminal, stages)
-    if data is None and device.memory >= BIG_GPU:
-        spec = spec.with_defaults(batch_size=8)
-    values = choose_values(spec, given, directory, data, terminal, say)
+    while True:
+        device, asked = choose_device(args, terminal, stages, back)
+        big = data is None and device.memory >= BIG_GPU
+        fitting = spec.with_defaults(batch_size=8) if big else spec
+        try:
+            values = choose_values(fitting, given, directory, data, terminal, say, args.override, asked or back)
+            break
+        except prompts.Back:
+            if not asked:
+                raise
+    spec = fitting
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.beat)

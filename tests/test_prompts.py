@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from core.options import OptionError, defaults, resolve
 from core.prompts import (
     AnswerError,
+    Back,
+    Kind,
     Leave,
     ask_device,
     ask_model_name,
@@ -33,17 +36,19 @@ class Script:
     def __init__(self, *lines: str, enter: bool = False) -> None:
         self.lines, self.enter, self.out = list(lines), enter, ""
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, kind: Kind = "") -> None:
         self.out += text + "\n"
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
+        self.choices = tuple(choices)
         if not self.lines:
             raise Leave
         line = self.lines.pop(0)
         self.out += prompt + line + "\n"
         return line
 
-    def enter_within(self, seconds: float) -> bool:
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
+        self.out += line(seconds) + "\n"
         return self.enter
 
 
@@ -94,9 +99,10 @@ def test_transcript_help_wrong_then_right() -> None:
     assert ask_row(terminal, row("resolution"), 128) == 192
     prompt = "[128] Resolution ( 64-640 ?:help ) : "
     allowed = "allowed is a whole number from 64 to 640."
+    terminal.choices = ()
     assert terminal.out.splitlines() == [
-        f"{prompt}?", row("resolution").explanation(), f"{prompt}700", f"resolution: got '700', {allowed}",
-        f"{prompt}seven", f"resolution: got 'seven', {allowed}", f"{prompt}192", "192",
+        f"{prompt}?", row("resolution").explanation(), f"{prompt}700", f"Got '700', {allowed}",
+        f"{prompt}seven", f"Got 'seven', {allowed}", f"{prompt}192", "192",
     ]  # fmt: skip
 
 
@@ -157,14 +163,84 @@ def test_override_window() -> None:
     assert ask_override(Script()) is False
 
 
+class Saved:
+    """Two models; what is done to them is kept."""
+
+    def __init__(self, *names: str) -> None:
+        self.models, self.done = list(names), list[str]()
+
+    def names(self) -> Sequence[str]:
+        return tuple(self.models)
+
+    def rename(self, old: str, new: str) -> str:
+        if new in self.models:
+            raise OptionError(f"There is {new} already.")
+        self.models[self.models.index(old)] = new
+        return f"{old} is called {new} now."
+
+    def about(self, name: str) -> str:
+        return f"{name}: iteration 5."
+
+    def delete(self, name: str) -> str:
+        self.models.remove(name)
+        return f"{name} lies elsewhere now."
+
+
 def test_model_list() -> None:
-    models = ["late", "early"]
     for answer, name in [("", "late"), ("1", "early"), ("early", "early"), ("other one", "other one"), ("a_b", "a b")]:
-        assert ask_model_name(Script(answer), models) == name
-    terminal = Script("7", "r", "x/y", "0")
-    assert ask_model_name(terminal, models) == "late"
-    assert "[0] : late - latest\n[1] : early\n" in terminal.out and "from 0 to 1" in terminal.out
-    assert ask_model_name(Script(""), []) == "new"
+        assert ask_model_name(Script(answer), Saved("late", "early")) == name
+    terminal = Script("7", "<", "x/y", "0")
+    assert ask_model_name(terminal, Saved("late", "early")) == "late"
+    assert terminal.out.startswith(
+        "Choose one of saved models, or enter a name to create a new model.\n[r] : rename\n[d] : delete\n\n"
+        "[0] : late - latest\n[1] : early\n : 7\n"
+    )
+    assert "from 0 to 1" in terminal.out and "This is the first question." in terminal.out
+    assert terminal.choices == ("late", "early")
+    assert ask_model_name(Script(""), Saved()) == "new"
+
+
+def test_models_are_renamed_and_thrown_away_from_the_list() -> None:
+    saved = Saved("late", "early")
+    terminal = Script("r", "9", "1", "late", "r", "<", "r", "early", "old one", "old one")
+    assert ask_model_name(terminal, saved) == "old one"
+    assert "There is late already." in terminal.out and "early is called old one now." in terminal.out
+    assert "name of the model you want to rename : 9\nGot '9', allowed is a number from 0 to 1" in terminal.out
+    saved = Saved("late", "early")
+    terminal = Script("d", "late", "", "d", "late", "<", "d", "", "late", "y", "d", "0", "y", "")
+    assert ask_model_name(terminal, saved) == "new" and saved.models == []
+    assert terminal.out.count("[n] Move late to the trash folder? ( y/n ?:help ) : ") == 3
+    assert "late: iteration 5.\n" in terminal.out and "early lies elsewhere now." in terminal.out
+    assert "[new] No saved models found" in terminal.out
+
+
+def test_back_to_the_question_before() -> None:
+    """What was typed is offered again; what follows from it is suggested anew."""
+    keys = ("face_type", "masked_training", "resolution", "gan_power", "gan_patch_size")
+    rows = tuple(r for r in ROWS if r.key in keys)
+    terminal = Script("200", "wf", "n", "<", "<", "f", "0.1", "<", "<", "<", "<", "160", "", "", "")
+    answers = ask_rows(terminal, rows, defaults(rows, {}, {}), {}, first_run=True)
+    assert (answers["resolution"], answers["face_type"], answers["gan_power"]) == (160, "f", 0.1)
+    assert answers["gan_patch_size"] == 20 and "masked_training" not in terminal.out.rpartition("160")[2]
+    prompts = [line.partition("(")[0].strip() for line in terminal.out.splitlines() if " : " in line]
+    assert prompts == [
+        "[128] Resolution", "[f] Face type", "[y] Masked training", "[0.0] GAN power", "[n] Masked training",
+        "[wf] Face type", "[0.0] GAN power", "[24] GAN patch size", "[0.1] GAN power", "[f] Face type",
+        "[200] Resolution", "[200] Resolution", "[f] Face type", "[0.1] GAN power", "[20] GAN patch size",
+    ]  # fmt: skip
+
+
+def test_back_from_the_first_question() -> None:
+    rows = tuple(r for r in ROWS if r.key in ("resolution", "archi"))
+    with pytest.raises(Back):
+        ask_rows(Script("64", "<", "<"), rows, defaults(rows, {}, {}), {}, first_run=True, back=True)
+    terminal = Script("<", "64", "df")
+    assert ask_rows(terminal, rows, defaults(rows, {}, {}), {}, first_run=True)["resolution"] == 64
+    assert "This is the first question." in terminal.out
+    with pytest.raises(Back):
+        ask_device(Script("<"), {"CPU": "CPU", "0": "Big"}, "0", back=True)
+    with pytest.raises(AnswerError, match="allowed"):
+        ask_row(ListTerminal(io.StringIO("<\n"), io.StringIO()), row("resolution"), 128)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", 'q"', "r", "\x00"])

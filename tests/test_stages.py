@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from core.batch import Batch
 from core.console import ConsoleSink
 from core.events import Event, Noted, Previewed, Staged, Started, Stepped, TargetReached, Warned
+from core.prompts import Kind
 from core.runlog import RunLog
 from core.stages import Asked, Pulse, Stages
 from core.watchdog import Watchdog, whereabouts
@@ -51,13 +52,13 @@ class Slow:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str, kind: Kind = "") -> None: ...
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
         self.clock.now += 10
         return "y"
 
-    def enter_within(self, seconds: float) -> bool:
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         self.clock.now += 10
         return True
 
@@ -67,7 +68,7 @@ def test_a_stage_is_named_and_timed_without_the_time_of_questions(
 ) -> None:
     with stages.stage("Loading samples", "hint"):
         clock.now += 1.5
-        assert Asked(Slow(clock), stages).ask("?") == "y" and Asked(Slow(clock), stages).enter_within(2)
+        assert Asked(Slow(clock), stages).ask("?") == "y" and Asked(Slow(clock), stages).enter_within(2, str)
         clock.now += 0.5
     assert told == [Staged("Loading samples"), Staged("Loading samples", 2.0)]
     assert stages.table() == "Start: 2.0 s (loading samples 2.0)" and stages.doing is None
