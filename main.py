@@ -54,7 +54,9 @@ def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str])
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=f"{phrase.capitalize()}.")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(words)))
+    args = parser.parse_args(words)
+    args.words = words
+    return int(module.run(args))
 
 
 def program() -> int:

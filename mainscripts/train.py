@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.runlog import RunLog
@@ -77,6 +78,15 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         metavar="KEY=VALUE",
         dest="sets",
         help="answer a question in advance (repeatable), such as --set batch_size=8",
+    )
+    ours.add_argument(
+        "--options", type=Path, metavar="FILE",
+        help="answers from a JSON file, as --save-options writes it; --set counts before it",
+    )
+    ours.add_argument("--save-options", type=Path, metavar="FILE", help="write all options of this run to a JSON file")
+    ours.add_argument(
+        "--dry-run", action="store_true",
+        help="show options, number of weights and memory, then stop: nothing is trained or written",
     )
     asking = ours.add_mutually_exclusive_group()
     asking.add_argument(
@@ -180,7 +190,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
         terminal = Asked(terminal, stages)
     stages.say("Running trainer.")
     with stages.stage("Loading PyTorch", TORCH):
-        from mainscripts import train_faces, train_memory, train_run, train_setup, train_watch
+        from mainscripts import train_answers, train_faces, train_memory, train_run, train_setup, train_watch
     spec = train_setup.find_spec(args.model)
     with stages.stage("Loading samples", FACES):
         folders = train_faces.open_folders(args, stages.say, stages.beat)
@@ -189,6 +199,13 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
         while opened is None:  # `<` at the first question leads back to the choice of the model
             opened = _open_model(args, spec, terminal, folders, stages, log, stack)
         setup, locked = opened
+        if args.save_options is not None:
+            train_answers.write_options(args.save_options, setup)
+        if args.dry_run:
+            for line in train_answers.dry_run(setup):
+                stages.say(line)
+            return verb.EXIT_OK
+        stages.say(f"The same run again: {train_answers.command_line(setup, args.words)}")
         if args.debug:
             return train_run.show_samples(setup, args, stages, log, stdin, stdout)
         with train_memory.told(setup):
@@ -213,7 +230,7 @@ def _open_model(
 
     name, asked = choose_name(args, spec, terminal, stages.say)
     directory = ModelDir(args.model_dir, name, spec.name)
-    locked = not args.debug and directory.folder.is_dir()
+    locked = not args.debug and not args.dry_run and directory.folder.is_dir()
     with contextlib.ExitStack() as own:
         if locked:
             with stages.stage("Opening the model", MODEL, shown=False):

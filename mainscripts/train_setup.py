@@ -20,7 +20,7 @@ from core.modelshelf import ModelShelf
 from core.options import Option, OptionError, Values, defaults, find, settle
 from core.runstate import RunState
 from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
-from core.values import parse_sets
+from core.values import parse_sets, read_options
 from mainscripts.train_faces import Folders, choose_faces
 from models import MODELS, ModelSpec, Task
 from models.sizes import check_sizes
@@ -172,7 +172,7 @@ def prepare(
     """Everything from the stored record to the faces of each side, asking what is to be asked. back: the model was
     asked for, so `<` at the first question leads there (Back)."""
     say = stages.say
-    given = parse_sets(args.sets)
+    given = {**(read_options(args.options) if args.options is not None else {}), **parse_sets(args.sets)}
     if args.target_iter is not None:
         given["target_iter"] = str(args.target_iter)
     say(f"Loading {directory.full_name} model...")

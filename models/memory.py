@@ -56,15 +56,15 @@ class Change:
         return f"{self.text} saves {saves}: {self.cost}."
 
 
-def need(task: SwapTask, batch_size: int) -> Need:
-    """What training holds. Draws one face to count it; the task stays as it is."""
+def need(task: SwapTask, batch_size: int, card: bool | None = None) -> Need:
+    """What training holds. Draws one face to count it; the task stays as it is. A task on the meta device, which draws
+    nothing, is counted too. card: whether it would be on a card (default: where the task is)."""
     weights = FLOAT * sum(weight.numel() for module in task.modules.values() for weight in module.parameters())
     trained = FLOAT * sum(o.weights[name].numel() for o in task.optimizers.values() for name in o.trained)
     moments = FLOAT * sum(w.numel() * len(o.slots) for o in task.optimizers.values() for w in o.weights.values())
     kept = _kept_by_a_face(task)
-    return _held(
-        task.values, weights, trained, moments, task.device.type != "cpu", None if kept is None else kept * batch_size
-    )
+    card = task.device.type != "cpu" if card is None else card
+    return _held(task.values, weights, trained, moments, card, None if kept is None else kept * batch_size)
 
 
 def _held(values: Values, weights: int, trained: int, moments: int, card: bool, kept: int | None) -> Need:
@@ -178,16 +178,17 @@ def _kept_by_a_face(task: SwapTask) -> int | None:
     """The bytes that a forward of one face of each side keeps for its backward pass, the samples included; None where
     not even that fits."""
     side = task.values["resolution"]
-    weights = {weight.data_ptr() for module in task.modules.values() for weight in module.parameters()}
-    kept: dict[int, Tensor] = {}  # one of each buffer; holding it keeps its address from being used again
+    weights = {_storage(weight) for module in task.modules.values() for weight in module.parameters()}
+    kept: dict[int, Tensor] = {}  # one of each buffer; holding it keeps its number from being used again
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+        if (number := _storage(tensor)) not in weights:
+            kept[number] = tensor
         return tensor
 
     try:
-        arrays = {name: torch.zeros(1, channels, side, side) for name, channels in ARRAYS.items()}
+        where = "meta" if task.device.type == "meta" else "cpu"
+        arrays = {name: torch.zeros(1, channels, side, side, device=where) for name, channels in ARRAYS.items()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             task.losses(Batch(**{name: Side(**arrays) for name in SIDES}))
     except FAILURES as error:
@@ -196,3 +197,8 @@ def _kept_by_a_face(task: SwapTask) -> int | None:
         return None
     samples = 2 * sum(array.nbytes for array in arrays.values())
     return samples + sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _storage(tensor: Tensor) -> int:
+    """What tells one buffer from another; on the meta device all addresses are 0."""
+    return int(tensor.untyped_storage()._cdata)
