@@ -39,6 +39,32 @@ class Warp:
     maps: tuple[Array, Array] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """A drawn bend of a square image of `size` pixels: where the points of a coarse grid lie in the source.
+
+    grid: (P, P) float64, x of every point (y is its transpose, see `draw_bend`); cell: pixels between two of them.
+    """
+
+    size: int
+    cell: int
+    grid: npt.NDArray[np.float64]
+
+    def knots(self) -> Array:
+        """(size,) where each pixel lies between the points, 0 to P - 1, along either axis: what `cv2.resize` finds."""
+        place = np.arange(self.size) + self.cell // 2 + 0.5
+        points = len(self.grid)
+        return np.clip(place * points / (self.size + self.cell) - 0.5, 0, points - 1).astype(np.float32)
+
+    def maps(self) -> tuple[Array, Array]:
+        """Where each pixel lies in the source, x and y, each (size, size)."""
+        size, half = self.size, self.cell // 2
+        full, inner = (size + self.cell, size + self.cell), slice(half, half + size)
+        x = cv2.resize(self.grid, full)[inner, inner].astype(np.float32)
+        y = cv2.resize(self.grid.T.copy(), full)[inner, inner].astype(np.float32)
+        return x, y
+
+
 def truncated_normal(rng: np.random.RandomState, count: int) -> Array:
     """`count` values of N(0, 1) redrawn until |x| <= 2.5, divided by 2.5: within [-1, 1], float32.
 
@@ -77,12 +103,12 @@ def draw(
     mirrored = flip and int(rng.randint(10)) < 4
     matrix = np.asarray(cv2.getRotationMatrix2D((work_size // 2, work_size // 2), angle, factor), np.float64)
     matrix[:, 2] += np.array((x, y)) * work_size
-    maps = None if bend_rng is None else _draw_maps(bend_rng, work_size)
+    maps = None if bend_rng is None else draw_bend(bend_rng, work_size).maps()
     return Warp(size, work_size, matrix, mirrored, maps)
 
 
-def _draw_maps(rng: np.random.RandomState, size: int) -> tuple[Array, Array]:
-    """Where each pixel of a bent image comes from: a grid of 2, 4 or 8 cells a side with its inner points jittered.
+def draw_bend(rng: np.random.RandomState, size: int) -> Bend:
+    """A grid of 2, 4 or 8 cells a side with its inner points jittered.
 
     DFL jitters one array through two views of it, one transposed, so y is x transposed and every bend is
     symmetric about the diagonal. Kept, since users' models are trained on exactly these.
@@ -94,11 +120,16 @@ def _draw_maps(rng: np.random.RandomState, size: int) -> tuple[Array, Array]:
     inner = points - 2
     for view in (grid, grid.T):
         view[1:-1, 1:-1] += truncated_normal(rng, inner * inner).reshape(inner, inner) * (cell * JITTER)
-    half = cell // 2
-    full = (size + cell, size + cell)
-    x = cv2.resize(grid, full)[half : half + size, half : half + size].astype(np.float32)
-    y = cv2.resize(grid.T.copy(), full)[half : half + size, half : half + size].astype(np.float32)
-    return x, y
+    return Bend(size, cell, grid)
+
+
+def once(warp: Warp) -> npt.NDArray[np.float64]:
+    """(2, 3): the affine with the flip in it, source to destination pixels at work_size."""
+    matrix = warp.matrix.copy()
+    if warp.flip:
+        matrix[0] *= -1
+        matrix[0, 2] += warp.work_size - 1
+    return matrix
 
 
 def apply_once(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> Array:
@@ -110,12 +141,8 @@ def apply_once(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> A
     if warp.work_size != warp.size:
         return apply(warp, image, bend=bend, mask=mask)
     size = (warp.size, warp.size)
-    matrix = warp.matrix
+    matrix = once(warp)
     out: npt.NDArray[Any] = image
-    if warp.flip:
-        matrix = matrix.copy()
-        matrix[0] *= -1
-        matrix[0, 2] += warp.size - 1
     if bend and warp.maps is not None:
         # Where the affine looks, the bend's map says where to look in the image.
         maps = cv2.warpAffine(cv2.merge(warp.maps), matrix, size, borderMode=cv2.BORDER_REPLICATE)
