@@ -220,7 +220,7 @@ def _cumulative(bins: npt.NDArray[np.uint8]) -> Matrix:
 
 def _sot(image: Array, reference: Array, directions: Array) -> Array:
     directions = _unit(directions.astype(np.float64)).astype(np.float32)
-    scatter = _scattered(image.size // 3)
+    scatter = scattered(image.size // 3)
     start = _planes(image)[:, scatter]
     pixels, wanted = start.copy(), _planes(reference)
     moves = np.empty((SOT_DIRECTIONS, pixels.shape[1]), np.float32)
@@ -257,7 +257,7 @@ def _ranks(values: Array) -> tuple[npt.NDArray[np.uint16], np.float32, np.float3
 
 
 @functools.lru_cache(maxsize=4)
-def _scattered(count: int) -> npt.NDArray[np.intp]:
+def scattered(count: int) -> npt.NDArray[np.intp]:
     """One order of `count` pixels for good, in which neighbours lie far apart: equal colours must not be sorted from
     the top of the picture to the bottom, which would give them a gradient."""
     order = np.random.RandomState(0).permutation(count)
