@@ -55,7 +55,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """One side of a batch before it is made. colours: the faces whose colours it takes, None without colour transfer."""
+    """One side of a batch before it is made. colours: whose colours it takes, None without colour transfer."""
 
     own: Shown
     colours: Shown | None

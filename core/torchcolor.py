@@ -83,9 +83,7 @@ def to_lab(images: Tensor) -> Tensor:
     """(N, 3, H, W) BGR in [0, 1] -> L 0..100, a, b."""
     linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055) ** 2.4)
     blue, green, red = linear.unbind(1)
-    xyz = [
-        (row[0] * red + row[1] * green + row[2] * blue) / white for row, white in zip(_TO_XYZ, _WHITE, strict=True)
-    ]
+    xyz = [(row[0] * red + row[1] * green + row[2] * blue) / white for row, white in zip(_TO_XYZ, _WHITE, strict=True)]
     x, y, z = (torch.where(t > 0.008856, t.clamp_min(1e-9) ** (1 / 3), 7.787 * t + 16 / 116) for t in xyz)
     lightness = torch.where(xyz[1] > 0.008856, 116 * y - 16, 903.3 * xyz[1])
     return torch.stack([lightness, 500 * (x - y), 200 * (y - z)], 1)

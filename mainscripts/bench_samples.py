@@ -7,7 +7,8 @@ half of all, get other colours, as in training. Figures are medians over rounds,
 once; per core divides by the processors the workers can use. The parent does nothing but take batches, so this is the
 most a trainer could be fed. With `--cache-mb` faces are kept as in training and all of them have come once before it
 counts. `--stages` tells instead what a sample's time goes into, and the floor. Without folders two made-up people are
-drawn first.
+drawn first. With `--augment-on device` samples are made with PyTorch from faces that lie on the device, which is waited
+for.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.batch import SampleRequest
+from core.batch import Batch, SampleRequest
 from core.imagelib.color_transfer import MODES
 from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
@@ -35,6 +36,9 @@ from samplelib.faceset import FaceReadError, Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
 from samplelib.synthetic_faceset import write_faceset
 from samplelib.synthetic_person import identity
+
+if TYPE_CHECKING:
+    from mainscripts.samples import AnyLoader
 
 MADE_UP_FACES, MADE_UP_SIZE = 48, 512
 
@@ -52,6 +56,7 @@ class Result:
     samples_per_s: float
     first_batch_s: float
     pss_mb: float | None
+    augment_on: str = "cpu"
 
     def plain(self) -> dict[str, Any]:
         cores = max(1, min(self.workers, usable_cores()))
@@ -60,6 +65,7 @@ class Result:
             "resolution": self.resolution,
             "ct_mode": self.ct_mode,
             "hsv_power": self.hsv_power,
+            "augment_on": self.augment_on,
             "workers": self.workers,
             "cache": self.cache_mb,
             "samples_per_s": round(self.samples_per_s, 1),
@@ -81,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
     parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
     parser.add_argument("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
+    parser.add_argument("--augment-on", choices=("cpu", "device"), default="cpu", help="who makes them (%(default)s)")
+    parser.add_argument("--device", default="", metavar="NAME", help="with --augment-on device: PyTorch's name (best)")
+    parser.add_argument("--device-cache-mb", type=int, metavar="MB", help="its memory for faces (a quarter)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="length of a round (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -127,26 +136,52 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
     plain = SampleRequest(resolution, SHORT[args.face_type])
     requests = {"src": _request(resolution, ct_mode, args), "dst": plain}
     samples = args.batch_size * len(facesets)
+    if args.augment_on == "device":
+        import mainscripts.samples  # noqa: F401  # PyTorch only where it is needed, and not in the time that is measured
     started = time.perf_counter()
-    with Loader(
-        facesets, requests, args.batch_size, seed=0, workers=workers, warn=_warn, cache_bytes=args.cache_mb << 20
-    ) as loader:
-        next(loader)
+    with _open(facesets, requests, workers, args) as loader:
+        _wait_for(next(loader))
         first = time.perf_counter() - started
         # What was made ahead was not made in the time that is measured; and every face has been kept by then.
-        epoch = -(-max(map(len, facesets.values())) // args.batch_size) if args.cache_mb else 0
+        kept = args.cache_mb or args.augment_on == "device"
+        epoch = -(-max(map(len, facesets.values())) // args.batch_size) if kept else 0
         for _ in range(loader.depth + epoch):
-            next(loader)
+            batch = next(loader)
+        _wait_for(batch)
         rates = []
         for _ in range(args.rounds):
             started, count = time.perf_counter(), 0
-            while (passed := time.perf_counter() - started) < args.seconds:
-                next(loader)
+            while time.perf_counter() - started < args.seconds:
+                batch = next(loader)
                 count += samples
-            rates.append(count / passed)
+            _wait_for(batch)
+            rates.append(count / (time.perf_counter() - started))
         held = MainMemory().held_by([os.getpid(), *loader.pids()])
     rate, megabytes = statistics.median(rates), None if held is None else held / 1e6
-    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes)
+    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes, args.augment_on)
+
+
+def _open(
+    facesets: Mapping[str, Faceset], requests: Mapping[str, SampleRequest], workers: int, args: argparse.Namespace
+) -> AnyLoader:
+    options: dict[str, Any] = {"seed": 0, "workers": workers, "warn": _warn, "cache_bytes": args.cache_mb << 20}
+    if args.augment_on == "cpu":
+        return Loader(facesets, requests, args.batch_size, **options)
+    from core import device as devices  # PyTorch only where it is needed
+    from mainscripts.samples import device_budget, open_on_device
+
+    device = args.device or devices.best(devices.gpus()).torch_name
+    budget = device_budget(args.device_cache_mb, device)
+    loader = open_on_device(facesets, requests, args.batch_size, device=device, budget=budget, **options)
+    _warn(f"{device}: faces kept: {loader.kept}")
+    return loader
+
+
+def _wait_for(batch: Batch) -> None:
+    """A device may still be at work on a batch: one number of each array is read."""
+    for side in batch:
+        for _, array in batch[side].items():
+            float(array[-1, -1, -1, -1])
 
 
 def _request(resolution: int, ct_mode: str, args: argparse.Namespace) -> SampleRequest:
@@ -185,7 +220,7 @@ def _lines(result: Result, as_json: bool) -> Iterator[str]:
     else:
         yield (
             f"{result.resolution:4d} px, colour transfer {result.ct_mode}, HSV {result.hsv_power:g}, "
-            f"{result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
+            f"on {result.augment_on}, {result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
             f"({plain['samples_per_s_per_core']:.1f} per core), first batch after {result.first_batch_s:.2f} s"
             + ("" if result.pss_mb is None else f", {result.pss_mb:.0f} MB in all processes")
         )

@@ -154,6 +154,11 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         "0: every face is decoded each time)",
     )
     ours.add_argument(
+        "--device-cache-mb", type=whole(0, 10_000_000), metavar="MB",
+        help="with --set augment_on=device: memory of the device for faces (default: up to a quarter of what is free; "
+        "0: faces are uploaded with every batch)",
+    )  # fmt: skip
+    ours.add_argument(
         "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
         help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",
     )  # fmt: skip

@@ -20,11 +20,11 @@ from core.prompts import Leave
 from core.shortage import FAILURES
 from core.stages import Stages
 from core.terminal import WatchedTerminal
+from mainscripts.samples import AnyLoader
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from models import Task
 from models import memory as needs
-from samplelib.loader import Loader
 
 OnOom = Literal["ask", "halve", "stop"]
 ON_OOM: tuple[OnOom, ...] = ("ask", "halve", "stop")
@@ -33,7 +33,7 @@ ON_OOM: tuple[OnOom, ...] = ("ask", "halve", "stop")
 class Samples:
     """The batches of a run, which may become smaller. start(batch_size, position) opens a loader."""
 
-    def __init__(self, start: Callable[[int, int], Loader], size: int, position: int) -> None:
+    def __init__(self, start: Callable[[int, int], AnyLoader], size: int, position: int) -> None:
         self._start, self._first, self.size = start, size, size
         self._loader = start(size, position)
 

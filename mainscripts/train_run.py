@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from core.stages import BUSY, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
 from core.summary import summary
 from core.trainer import Cadence, Trainer
 from core.upload import Upload
+from mainscripts.samples import AnyLoader, as_arrays, device_budget, open_on_device
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
@@ -51,18 +52,22 @@ def start_loader(
     size: int | None = None,
     position: int | None = None,
     cache_bytes: int = 0,
-) -> Loader:
-    """The sample generator, with the run's batch size and from its position on unless others are given."""
-    return Loader(
-        setup.facesets,
-        setup.requests,
-        setup.values["batch_size"] if size is None else size,
-        seed=setup.seed if seed is None else seed,
-        workers=default_workers(setup.values["cpu_cap"]) if workers is None else workers,
-        position=setup.position if position is None else position,
-        warn=warn,
-        stopping=stopping,
-        cache_bytes=cache_bytes,
+    device_bytes: int | None = None,
+) -> AnyLoader:
+    """The sample generator, with the run's batch size and from its position on unless others are given. device_bytes:
+    makes samples on the device, with so much of its memory for faces."""
+    given: dict[str, Any] = {
+        "seed": setup.seed if seed is None else seed,
+        "workers": default_workers(setup.values["cpu_cap"]) if workers is None else workers,
+        "position": setup.position if position is None else position,
+        "stopping": stopping,
+        "cache_bytes": cache_bytes,
+    }
+    size = setup.values["batch_size"] if size is None else size
+    if device_bytes is None:
+        return Loader(setup.facesets, setup.requests, size, warn=warn, **given)
+    return open_on_device(
+        setup.facesets, setup.requests, size, device=setup.device.torch_name, budget=device_bytes, warn=warn, **given
     )
 
 
@@ -123,11 +128,16 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
     def warn(text: str) -> None:
         sinks.emit(brief(text))
 
-    def start(size: int, position: int) -> Loader:
+    def start(size: int, position: int) -> AnyLoader:
         waits = functools.partial(stop_waits, commands)
+        room = None
+        if setup.values["augment_on"] == "device":
+            # A smaller batch than at the start: the device was short of memory, so it is not filled with faces again.
+            short = size < setup.values["batch_size"] and args.device_cache_mb is None
+            room = device_budget(0 if short else args.device_cache_mb, setup.device.torch_name)
         loader = start_loader(
             setup, args.workers, warn, stopping=waits, size=size, position=position,
-            cache_bytes=cache_budget(args.cache_mb),
+            cache_bytes=cache_budget(args.cache_mb), device_bytes=room,
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
         return loader
@@ -234,12 +244,15 @@ def show_samples(
         stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
         stack.enter_context(stages.tell_by(sinks.emit))
-        loader = stack.enter_context(start_loader(setup, 0, lambda text: sinks.emit(brief(text))))
+        room = device_budget(args.device_cache_mb, setup.device.torch_name)
+        there = room if setup.values["augment_on"] == "device" else None
+        loader = start_loader(setup, 0, lambda text: sinks.emit(brief(text)), device_bytes=there)
+        stack.callback(loader.close)
         stages.say("Showing samples, training nothing: p draws the next ones, Enter ends.")
         sinks.listen()
         while True:
             stages.iterate("samples", FACES)
-            batch = next(loader)
+            batch = as_arrays(next(loader))
             stages.rest()
             pages = [(f"samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
             sinks.emit(Previewed(0, pages))
@@ -280,6 +293,7 @@ def _history_batch(
             "Enter takes them."
         )
         sinks.listen()
+    # Always made by OpenCV: the faces stored with a model do not depend on who makes its samples.
     with start_loader(setup, 0, lambda text: sinks.emit(brief(text)), seed=setup.seed ^ HISTORY_SEED) as loader:
         while True:
             stages.iterate("faces of the preview history", FACES)

@@ -1,4 +1,5 @@
-"""Option rows of how a training runs, not of what it learns: none of them changes a weight of a model that is well.
+"""Option rows of how a training runs, not of what it learns: none of them changes a weight of a model that is well
+(`augment_on`: but for rounding in the samples).
 
 They are never asked; `--set` answers them in advance. Where DFL or a fork has one, its key and label are kept.
 """
@@ -37,6 +38,15 @@ SAFETY = (
 )  # fmt: skip
 
 SAMPLES = (
+    Option(
+        "augment_on", "choice", "Make samples on",
+        "Who warps, flips and recolours the faces. cpu: the sample workers, with OpenCV. device: the device that "
+        "trains, with PyTorch, whole batches at a time; faces are uploaded once and kept there as far as there is room "
+        "(--device-cache-mb), and the workers only prepare them. The samples are the same within small differences; "
+        "every mode of colour transfer is done there. A device that lacks an operation goes back to cpu and says so.",
+        advice="device where a graphics card waits for its samples. On a CPU it is slower than cpu.",
+        default="cpu", choices=("cpu", "device"), ask="advance", stored=False, group="samples",
+    ),
     Option(
         "cpu_cap", "int", "Max cpu cores to use.",
         "How many processor cores may make samples, one process each; never more than there are. --workers sets the "

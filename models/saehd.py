@@ -145,7 +145,7 @@ SAEHD = ModelSpec(
         *("models_opt_on_gpu", "adabelief", "lr_dropout", "random_warp", "random_hsv_power"),
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
         *("ct_mode", "clipgrad", "pretrain", "backup_naming", "max_backups", "max_backups_gb", "collapse_guard"),
-        *("cpu_cap", "pin_samples"),
+        *("augment_on", "cpu_cap", "pin_samples"),
     ),
     requests=requests,
     task=lambda spec, values, **where: SwapTask(spec, values, make_net, make_adversaries, **where),

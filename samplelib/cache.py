@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,14 @@ from samplelib.prepare import KINDS, Prepared, kinds
 
 @dataclass(frozen=True)
 class Plan:
-    """How many faces of each faceset are kept, and what of each; size in bytes, 0 where none is kept."""
+    """How many faces of each faceset are kept, and what of each; size in bytes, 0 where none is kept. first: the first
+    face of each that is kept (0): those before it lie on the device (`samplelib.facefeed`)."""
 
     kept: Mapping[str, int]
     kinds: Mapping[str, tuple[str, ...]]
     resolution: int
     size: int
+    first: Mapping[str, int] = field(default_factory=dict)
 
     def words(self, counts: Mapping[str, int]) -> str:
         """`all 633, 52 MB`; counts: faces of each faceset."""
@@ -90,7 +92,8 @@ class FaceCache:
 
     def get(self, name: str, index: int, kinds: Sequence[str]) -> Prepared | None:
         """Those kinds of face `index`, as views not to be written to; None where one of them is not there."""
-        if index >= self._plan.kept[name]:
+        index -= self._plan.first.get(name, 0)
+        if not 0 <= index < self._plan.kept[name]:
             return None
         held, filled = self._plan.kinds[name], self._filled[name][index]
         if not all(filled[held.index(kind)] for kind in kinds):
@@ -99,7 +102,8 @@ class FaceCache:
 
     def put(self, name: str, index: int, face: Prepared) -> None:
         """Keeps what was prepared of face `index`, if it has a place."""
-        if index >= self._plan.kept[name]:
+        index -= self._plan.first.get(name, 0)
+        if not 0 <= index < self._plan.kept[name]:
             return
         for kind, array in face.items():
             self._places[name][kind][index] = array

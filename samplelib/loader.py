@@ -14,10 +14,13 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
 from core.sharedbuf import MEMORY, Layout, SharedBuffer
-from samplelib.cache import FaceCache, plan, same_sets
+from samplelib.cache import FaceCache, Plan, plan, same_sets
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
@@ -93,10 +96,10 @@ class Loader:
         self._returned = time.perf_counter()
         self._pool: Pool | None = None
         self._buffers: list[SharedBuffer] = []
-        self._layout = layout(requests, batch_size)
+        self._layout = self._lay_out()
         self._sets = same_sets(facesets)
         counts = {name: len(facesets[name]) for name in dict.fromkeys(self._sets.values())}
-        self._plan = plan(counts, requests, self._sets, cache_bytes)
+        self._plan = self._plan_cache(counts, cache_bytes)
         self.kept = self._plan.words(counts)
         if workers < 1:
             cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
@@ -131,12 +134,7 @@ class Loader:
             ready = sum(not self._left[place] for place in self._places.values())
             self._depth.taken(now - started, now - self._returned, ready)
         self._returned = now
-        return Batch(
-            **{
-                side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names})
-                for side, request in self._requests.items()
-            }
-        )
+        return self._batch(arrays)
 
     def __enter__(self) -> Loader:
         return self
@@ -187,7 +185,7 @@ class Loader:
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
         cache = self._shared_cache()
         message = hello(
-            faces, faces_layout, self._ring, self._requests, self._sets, self._batch_size, seed, cache, self._plan
+            faces, faces_layout, self._ring, self._requests, self._sets, self._layout, seed, cache, self._plan
         )
         self._pool = Pool(workers, message, self._buffers)
         self._order()
@@ -217,6 +215,31 @@ class Loader:
 
     def _order_batch(self, place: int) -> None:
         """Have the next batch made in a place of the ring."""
+        jobs = self._jobs(place)
+        self._places[self._ordered] = place
+        self._ordered += 1
+        self._left[place] = len(jobs)
+        if self._pool is not None:
+            self._pool.submit(jobs)
+
+    # What `samplelib.facefeed` does otherwise: what a batch holds, and who makes it.
+
+    def _lay_out(self) -> Layout:
+        return layout(self._requests, self._batch_size)
+
+    def _plan_cache(self, counts: Mapping[str, int], budget: int) -> Plan:
+        return plan(counts, self._requests, self._sets, budget)
+
+    def _batch(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Batch:
+        return Batch(
+            **{
+                side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names})
+                for side, request in self._requests.items()
+            }
+        )
+
+    def _jobs(self, place: int) -> list[Job]:
+        """The jobs of batch number `self._ordered`."""
         jobs = []
         for side, order in self._orders.items():
             first = self._ordered * self._batch_size
@@ -224,11 +247,7 @@ class Loader:
                 numbers = range(first + row, first + min(row + self._chunk, self._batch_size))
                 colours = [self._colours[side][n] for n in numbers] if side in self._colours else None
                 jobs.append(Job(place, side, row, numbers.start, [order[n] for n in numbers], colours))
-        self._places[self._ordered] = place
-        self._ordered += 1
-        self._left[place] = len(jobs)
-        if self._pool is not None:
-            self._pool.submit(jobs)
+        return jobs
 
     def _receive(self) -> None:
         """Take one message of the pool; say so when none comes for long."""

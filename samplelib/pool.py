@@ -40,7 +40,8 @@ _GOODBYE_S = 3.0
 @dataclass
 class Job:
     """Samples of one side for rows `row`... of a batch in a place of the ring. numbers start at `number`; one face
-    index a sample, and, with colour transfer, the index of the face that gives the colours."""
+    index a sample, and, with colour transfer, the index of the face that gives the colours. part: `sample`, or what of
+    those faces is only to be prepared (`samplelib.facefeed`)."""
 
     place: int
     side: str
@@ -48,6 +49,7 @@ class Job:
     number: int
     indexes: list[int]
     colours: list[int] | None = None
+    part: str = "sample"
     attempts: int = 0
 
     def message(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class Job:
             "number": self.number,
             "indexes": self.indexes,
             "colours": self.colours,
+            "part": self.part,
         }
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
 from core.sharedbuf import Layout, SharedBuffer, attach
@@ -82,6 +83,17 @@ class Maker:
 
         process(face, request, chance, reference, rows)
 
+    def show(self, part: str, side: str, index: int, rows: Mapping[str, npt.NDArray[np.uint8]], report: Report) -> None:
+        """Write face `index` of a side into `rows` as it is prepared; where part is `colours`, a face of the side that
+        it takes its colours from. Broken ones as in `make`."""
+        request = self._requests[side]
+        if part == "colours":
+            face = self._face(request.ct_from, index, ("colours",), request, report)
+        else:
+            face = self._face(side, index, self._kinds[side], request, report)
+        for kind, row in rows.items():
+            row[...] = face[kind]
+
     def _face(self, side: str, index: int, kinds: tuple[str, ...], request: SampleRequest, report: Report) -> Prepared:
         """The first face from `index` on of which `kinds` can be prepared. What is broken is remembered for each: a
         face with a broken mask still has colours to give."""
@@ -116,13 +128,18 @@ def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
     )
 
 
+def prefix(side: str, part: str) -> str:
+    """What the names of a job's arrays in a batch begin with."""
+    return side if part == "sample" else f"{side} {part}"
+
+
 def hello(
     faces: SharedBuffer,
     faces_layout: Layout,
     ring: Ring,
     requests: Mapping[str, SampleRequest],
     sets: Mapping[str, str],
-    batch_size: int,
+    batch: Layout,
     seed: int,
     cache: SharedBuffer | None,
     plan: Plan,
@@ -137,7 +154,7 @@ def hello(
         "places": ring.most,
         "sets": sets,
         "requests": {side: asdict(request) for side, request in requests.items()},
-        "batch_size": batch_size,
+        "batch": batch.plain(),
         "seed": seed,
         "cache": cache.handle if cache is not None else None,
         "plan": asdict(plan),
@@ -152,7 +169,7 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
         side: Faceset.from_arrays({n.split("/", 1)[1]: a for n, a in arrays.items() if n.startswith(f"{name}/")})
         for side, name in first["sets"].items()
     }
-    batch = layout(requests, first["batch_size"])
+    batch = Layout.parse(first["batch"])
     ring = attach(first["ring"])
     places = [batch.views(ring, place * batch.size) for place in range(first["places"])]
     cache = FaceCache(Plan(**first["plan"]), attach(first["cache"])) if first["cache"] else None
@@ -160,12 +177,16 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)
-        side, broken = job["side"], Broken()
+        side, part, broken = job["side"], job["part"], Broken()
+        arrays = {name: a for name, a in places[job["place"]].items() if name.startswith(f"{prefix(side, part)}/")}
         colours = job["colours"] or [None] * len(job["indexes"])
         for place, (index, colour) in enumerate(zip(job["indexes"], colours, strict=True)):
-            rows = {name: places[job["place"]][f"{side}/{name}"][job["row"] + place] for name in requests[side].names}
+            rows = {name.rpartition("/")[2]: array[job["row"] + place] for name, array in arrays.items()}
             try:
-                maker.make(side, job["number"] + place, index, colour, rows, broken.add)
+                if part == "sample":
+                    maker.make(side, job["number"] + place, index, colour, rows, broken.add)
+                else:
+                    maker.show(part, side, index, rows, broken.add)
             except NoUsableFaces as error:
                 _answer(answers, {"fatal": str(error)})
                 return

@@ -109,7 +109,7 @@ def measure(mode: str, image: Array) -> Matrix:
     """What rct, lct and mkl need to know of a picture (H, W, 3): (4, 3), the mean of each channel above the covariance
     in BGR, or for rct above the standard deviations in Lab, as a diagonal."""
     if mode == "rct":
-        return _lab_moments(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB)))
+        return _lab_moments(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB), np.float32))
     covariance, mean = _covariance(np.ascontiguousarray(image))
     return np.vstack([mean, covariance])
 
@@ -131,10 +131,10 @@ def _lab_moments(lab: Array) -> Matrix:
 
 
 def _rct(image: Array, reference: Array) -> Array:
-    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB))
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB), np.float32)
     own, wanted = _lab_moments(lab), measure("rct", reference)
     scale = matrix_of("rct", own, wanted, 0)
-    lab = cv2.transform(lab, np.column_stack([scale, wanted[0] - scale @ own[0]]))
+    lab = np.asarray(cv2.transform(lab, np.column_stack([scale, wanted[0] - scale @ own[0]])), np.float32)
     low, high = np.array([[0, -127, -127], [100, 127, 127]], np.float32)
     np.clip(lab, low, high, out=lab)
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.float32)
