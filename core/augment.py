@@ -45,9 +45,10 @@ def augment(request: SampleRequest, faces: Mapping[str, Tensor], drawn: Drawn, r
     if "warped" in request.names or "target" in request.names:
         image = to_float(faces["image"])
         if request.ct_mode != "none":
-            if reference is None or drawn.colour is None:
+            if reference is None:
                 raise ValueError(f"ct_mode {request.ct_mode} needs a picture to take colours from")
-            image = transfer(request.ct_mode, image, to_float(reference), upload(drawn.colour, device))
+            params = None if drawn.colour is None else upload(drawn.colour, device)
+            image = transfer(request.ct_mode, image, to_float(reference), params)
         if "target" in request.names:
             made["target"] = geometry.picture(image, bend=False)
         if "warped" in request.names:

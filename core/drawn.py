@@ -32,8 +32,8 @@ class Drawn:
     inverse: (N, 2, 3), destination to source pixels at the work size (see `warp.MIN_SIZE`), the flip included. bends:
     (N, 9, 9), where the points of the coarse grid lie, and knots: (N, W), where each pixel lies between them
     (`warp.Bend`); None without random warp. hsv: (N, 3) hue in degrees, saturation, value; None without. colour: of
-    rct, lct, mkl (N, 5, 3) float64, the mean to take off, the matrix, the mean to add; of idt and sot what
-    `color_transfer.draw` gives; None without.
+    lct and mkl (N, 5, 3) float64, the mean to take off, the matrix, the mean to add; of idt and sot what
+    `color_transfer.draw` gives; None for rct, which needs nothing, and without colour transfer.
     """
 
     inverse: Array
@@ -63,7 +63,7 @@ class Fed:
 
 
 def draw(request: SampleRequest, chances: Sequence[Chance], matrices: npt.NDArray[Any] | None = None) -> Drawn:
-    """Draws for the samples of one side, a `Chance` each. matrices: what `Drawn.colour` of rct, lct or mkl is to be."""
+    """Draws for the samples of one side, a `Chance` each. matrices: what `Drawn.colour` of lct or mkl is to be."""
     inverse, bends, knots, hsv, colour = [], [], [], [], []
     for chance in chances:
         drawn = warp.draw(
@@ -84,7 +84,7 @@ def draw(request: SampleRequest, chances: Sequence[Chance], matrices: npt.NDArra
         if request.hsv_power:
             shift = color.draw(chance("hsv"), request.hsv_power)
             hsv.append((shift.hue, shift.saturation, shift.value))
-        if request.ct_mode not in ("none", *color_transfer.BY_MATRIX):
+        if request.ct_mode in ("idt", "sot"):
             colour.append(color_transfer.draw(request.ct_mode, chance("colour")))
     return Drawn(
         np.asarray(inverse, np.float32),
@@ -96,6 +96,6 @@ def draw(request: SampleRequest, chances: Sequence[Chance], matrices: npt.NDArra
 
 
 def colour_rows(mode: str, own: npt.NDArray[Any], wanted: npt.NDArray[Any], pixels: int) -> npt.NDArray[np.float64]:
-    """`Drawn.colour` of one sample for rct, lct, mkl, from what `color_transfer.measure` says of both pictures."""
+    """`Drawn.colour` of one sample for lct or mkl, from what `color_transfer.measure` says of both pictures."""
     matrix = color_transfer.matrix_of(mode, own, wanted, pixels)
     return np.vstack([own[0], matrix, wanted[0]])

@@ -16,6 +16,7 @@ from torch import Tensor
 from core.imagelib.color_transfer import (
     BY_MATRIX,
     IDT_BINS,
+    MIN_LAB_STD,
     SOT_DIRECTIONS,
     SOT_SIGMA_SPACE,
     check_mode,
@@ -51,14 +52,19 @@ def apply_hsv(images: Tensor, shifts: Tensor) -> Tensor:
     return torch.stack(planes, 1).clamp_(0, 1)
 
 
-def transfer(mode: str, images: Tensor, references: Tensor, params: Tensor) -> Tensor:
+def transfer(mode: str, images: Tensor, references: Tensor, params: Tensor | None) -> Tensor:
     """images (N, 3, H, W) BGR in [0, 1] in the colours of references, alike in shape; in [0, 1].
 
-    params: `core.drawn.Drawn.colour` of the mode, with N rows. Raises ValueError for an unknown mode.
+    params: `core.drawn.Drawn.colour` of the mode, with N rows. Raises ValueError for an unknown mode or without params
+    where the mode needs some.
     """
     check_mode(mode)
+    if mode == "rct":
+        return _rct(images, references)
+    if params is None:
+        raise ValueError(f"{mode} needs what was drawn or measured for it (core.drawn.Drawn.colour), got nothing")
     if mode in BY_MATRIX:
-        return _by_matrix(images, params, lab=mode == "rct").clamp_(0, 1)
+        return _by_matrix(images, params).clamp_(0, 1)
     pixels, wanted = images.flatten(2), references.flatten(2)  # (N, 3, pixels)
     if mode == "idt":
         return _idt(pixels, wanted, params).reshape(images.shape).clamp_(0, 1)
@@ -66,17 +72,26 @@ def transfer(mode: str, images: Tensor, references: Tensor, params: Tensor) -> T
     return (images + _blurred(change)).clamp_(0, 1)
 
 
-def _by_matrix(images: Tensor, rows: Tensor, lab: bool) -> Tensor:
-    """rct, lct and mkl, in the precision of rows (N, 5, 3): where a picture has fewer than three colour dimensions the
+def _rct(images: Tensor, references: Tensor) -> Tensor:
+    (own, own_mean, own_std), (_, mean, std) = (_lab_moments(pictures) for pictures in (images, references))
+    lightness, a, b = ((own - own_mean) * (std / own_std.clamp_min(MIN_LAB_STD)) + mean).unbind(1)
+    return from_lab(torch.stack([lightness.clamp(0, 100), a.clamp(-127, 127), b.clamp(-127, 127)], 1))
+
+
+def _lab_moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pictures in Lab, means and standard deviations (N, 3, 1, 1)."""
+    lab = to_lab(images)
+    mean = lab.mean((2, 3), keepdim=True)
+    return lab, mean, (lab - mean).square().mean((2, 3), keepdim=True).sqrt()
+
+
+def _by_matrix(images: Tensor, rows: Tensor) -> Tensor:
+    """lct and mkl, in the precision of rows (N, 5, 3): where a picture has fewer than three colour dimensions the
     matrix has entries of 1e7 that cancel."""
     mean, matrix, added = rows[:, 0], rows[:, 1:4], rows[:, 4]
-    centred = (to_lab(images) if lab else images).to(rows.dtype) - mean[..., None, None]
+    centred = images.to(rows.dtype) - mean[..., None, None]
     moved = torch.stack([(centred * matrix[:, row, :, None, None]).sum(1) for row in range(3)], 1)
-    moved = (moved + added[..., None, None]).float()
-    if not lab:
-        return moved
-    lightness, a, b = moved.unbind(1)
-    return from_lab(torch.stack([lightness.clamp(0, 100), a.clamp(-127, 127), b.clamp(-127, 127)], 1))
+    return (moved + added[..., None, None]).float()
 
 
 def to_lab(images: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Plan:
     first: Mapping[str, int] = field(default_factory=dict)
 
     def words(self, counts: Mapping[str, int]) -> str:
-        """`all 633, 52 MB`; counts: faces of each faceset."""
-        kept, there = sum(self.kept.values()), sum(counts.values())
+        """`all 633, 52 MB`; counts: faces of each faceset. Those before `first` do not count."""
+        kept, there = sum(self.kept.values()), sum(counts.values()) - sum(self.first.values())
         if not kept:
             return f"none of {there:,}"
         return f"{'all' if kept == there else f'{kept:,} of'} {there:,}, {self.size / 1e6:,.0f} MB"

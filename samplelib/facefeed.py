@@ -178,7 +178,7 @@ class FaceFeed(Loader):
                 continue
             for index, image in zip(wanted.fresh, pixels["colours" if use[1] == "colours" else "image"], strict=True):
                 if np.isnan(known[index, 0, 0]):
-                    known[index] = color_transfer.measure(mode, image.astype(np.float32) * np.float32(1 / 255))
+                    known[index] = color_transfer.measure(image.astype(np.float32) * np.float32(1 / 255))
         return Shown(np.array(wanted.places, np.int64), np.array(wanted.rows, np.int64), pixels)
 
     def _draw(self, side: str, batch: int, wants: Mapping[tuple[str, str], _Wanted]) -> Drawn:

@@ -30,14 +30,14 @@ Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
 MODES = ("rct", "lct", "mkl", "idt", "sot")
-BY_MATRIX = ("rct", "lct", "mkl")
-"""The modes of which all follows from means and spreads of two pictures (`measure`, `matrix_of`)."""
+BY_MATRIX = ("lct", "mkl")
+"""The modes that multiply a picture by a matrix (`matrix_of`) made of what is known of both (`measure`)."""
 
 IDT_ROTATIONS, IDT_BINS = 20, 256
 SOT_STEPS, SOT_DIRECTIONS = 10, 5
 SOT_SIGMA_COLOUR, SOT_SIGMA_SPACE = 5.0, 16.0
 
-_MIN_LAB_STD = 0.1  # below is only OpenCV's rounding: a and b of a grey picture have 0.02
+MIN_LAB_STD = 0.1  # below is only OpenCV's rounding: a and b of a grey picture have 0.02
 _LCT_RIDGE = 1e-5
 _LAST_PLACE = np.nextafter(np.float32(IDT_BINS), np.float32(0))
 _FLAT = 1e-20  # a range that cannot be divided into bins
@@ -105,44 +105,35 @@ def _rotations(quaternions: Matrix) -> Array:
     return np.array(rows).transpose(2, 0, 1).astype(np.float32)
 
 
-def measure(mode: str, image: Array) -> Matrix:
-    """What rct, lct and mkl need to know of a picture (H, W, 3): (4, 3), the mean of each channel above the covariance
-    in BGR, or for rct above the standard deviations in Lab, as a diagonal."""
-    if mode == "rct":
-        return _lab_moments(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB), np.float32))
+def _rct(image: Array, reference: Array) -> Array:
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB))
+    mean, std = (values[:, 0] for values in cv2.meanStdDev(lab))
+    wanted_mean, wanted_std = (v[:, 0] for v in cv2.meanStdDev(cv2.cvtColor(reference, cv2.COLOR_BGR2LAB)))
+    scale = wanted_std / np.maximum(std, MIN_LAB_STD)
+    lab = cv2.transform(lab, np.column_stack([np.diag(scale), wanted_mean - mean * scale]))
+    low, high = np.array([[0, -127, -127], [100, 127, 127]], np.float32)
+    np.clip(lab, low, high, out=lab)
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.float32)
+
+
+def measure(image: Array) -> Matrix:
+    """What lct and mkl need to know of a picture (H, W, 3): (4, 3), the mean of each channel above the covariance."""
     covariance, mean = _covariance(np.ascontiguousarray(image))
     return np.vstack([mean, covariance])
 
 
 def matrix_of(mode: str, own: Matrix, wanted: Matrix, pixels: int) -> Matrix:
-    """(3, 3): what rct (in Lab), lct and mkl (in BGR) multiply a picture by, its mean taken off. own, wanted: what
-    `measure` says of the picture and the reference, both of so many `pixels`."""
-    if mode == "rct":
-        return np.diag(wanted[1:].diagonal() / np.maximum(own[1:].diagonal(), _MIN_LAB_STD))
+    """(3, 3): what lct and mkl multiply a picture by, its mean taken off. own, wanted: what `measure` says of the
+    picture and the reference, both of so many `pixels`."""
     if mode == "lct":
         return np.asarray(_root(wanted[1:]) @ np.linalg.inv(_root(own[1:])), np.float64)
     bias = pixels / max(1, pixels - 1)  # sample covariances
     return _monge(own[1:] * bias, wanted[1:] * bias)
 
 
-def _lab_moments(lab: Array) -> Matrix:
-    mean, std = (values[:, 0] for values in cv2.meanStdDev(lab))
-    return np.vstack([mean, np.diag(std)])
-
-
-def _rct(image: Array, reference: Array) -> Array:
-    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2LAB), np.float32)
-    own, wanted = _lab_moments(lab), measure("rct", reference)
-    scale = matrix_of("rct", own, wanted, 0)
-    lab = np.asarray(cv2.transform(lab, np.column_stack([scale, wanted[0] - scale @ own[0]])), np.float32)
-    low, high = np.array([[0, -127, -127], [100, 127, 127]], np.float32)
-    np.clip(lab, low, high, out=lab)
-    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.float32)
-
-
 def _linear(image: Array, reference: Array, mode: str) -> Array:
     """lct and mkl: the reference's covariance and mean by a matrix."""
-    own, wanted = measure(mode, image), measure(mode, reference)
+    own, wanted = measure(image), measure(reference)
     matrix = matrix_of(mode, own, wanted, image.size // 3)
     # In double: where a picture has fewer than three colour dimensions the matrix has entries of 1e7 that cancel.
     moved = cv2.transform(image.astype(np.float64) - own[0], np.column_stack([matrix, wanted[0]]))
