@@ -12,52 +12,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from augmented import Pixels, by_opencv, by_torch, chance
 from sample_faces import mean_landmarks, noise, write_face
 
 from core.augment import augment
 from core.batch import SampleRequest
-from core.drawn import colour_rows, draw
+from core.drawn import draw
 from core.imagelib import color, color_transfer
 from core.torchcolor import apply_hsv, from_lab, to_lab, transfer
 from samplelib.faceset import Faceset
-from samplelib.prepare import KINDS, kinds, load, prepared
-from samplelib.process import process
+from samplelib.prepare import KINDS, load, prepared
 from samplelib.sampling import generator
 
 COUNT = 8
 # OpenCV looks at multiples of 1/32 px. Noise of 8 px is as steep as pictures get.
 CLOSE = {"warped": (0.045, 0.0015), "target": (0.03, 0.001), "mask": (0.035, 0.001), "mask_em": (0.035, 0.001)}
-Pixels = dict[str, np.ndarray]
 
 
 def silent(text: str) -> None:
     raise AssertionError(f"unexpected warning: {text}")
-
-
-def chance(number: int) -> Any:
-    return lambda purpose: generator(1, purpose, "src", number)
-
-
-def by_opencv(request: SampleRequest, faces: list[Pixels]) -> Pixels:
-    """Names -> (N, C, R, R), one face after the other, as a worker does."""
-    made = [process(face, request, chance(n), face["colours"]) for n, face in enumerate(faces)]
-    return {name: np.stack([sample[name] for sample in made]) for name in request.names}
-
-
-def by_torch(request: SampleRequest, faces: list[Pixels]) -> Pixels:
-    """The same of all faces at once."""
-    stacked = {kind: np.stack([face[kind] for face in faces]) for kind in faces[0]}
-    rows = None
-    if request.ct_mode in color_transfer.BY_MATRIX:
-        mode, pixels = request.ct_mode, request.resolution**2
-        own, wanted = (
-            [color_transfer.measure(p.astype(np.float32) / 255) for p in stacked[k]] for k in ("image", "colours")
-        )
-        rows = np.stack([colour_rows(mode, a, b, pixels) for a, b in zip(own, wanted, strict=True)])
-    drawn = draw(request, [chance(number) for number in range(len(faces))], rows)
-    given = {kind: torch.from_numpy(stacked[kind]) for kind in kinds(request)}
-    made = augment(request, given, drawn, torch.from_numpy(stacked["colours"]))
-    return {name: array.numpy() for name, array in made.items()}
 
 
 def noisy(size: int) -> list[Pixels]:
