@@ -78,8 +78,9 @@ def draw(request: SampleRequest, chances: Sequence[Chance], matrices: npt.NDArra
         inverse.append(cv2.invertAffineTransform(warp.once(drawn)))
         if request.random_warp:
             bend = warp.draw_bend(chance("bend"), drawn.work_size)
-            missing = POINTS - len(bend.grid)
-            bends.append(np.pad(bend.grid, ((0, missing), (0, missing)), mode="edge"))
+            grid = np.zeros((POINTS, POINTS), np.float32)
+            grid[: len(bend.grid), : len(bend.grid)] = bend.grid
+            bends.append(grid)
             knots.append(bend.knots())
         if request.hsv_power:
             shift = color.draw(chance("hsv"), request.hsv_power)

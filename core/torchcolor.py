@@ -168,7 +168,7 @@ def _sot(pixels: Tensor, wanted: Tensor, directions: Tensor) -> Tensor:
     """The change (N, 3, pixels) that sliced optimal transport along directions (N, 50, 3) makes."""
     directions = directions / directions.norm(dim=-1, keepdim=True)
     # One order for good, in which neighbours lie far apart: see `color_transfer.scattered`.
-    scatter = torch.from_numpy(scattered(pixels.shape[-1]).astype(np.int64)).to(pixels.device, non_blocking=True)
+    scatter = _scatter(pixels.shape[-1], pixels.device)
     start = pixels[..., scatter]
     moved = start
     for chosen in directions.split(SOT_DIRECTIONS, 1):
@@ -192,18 +192,27 @@ def _blurred(change: Tensor) -> Tensor:
     radius = round(1.5 * SOT_SIGMA_SPACE)
     size = change.shape[-1]
     whole = size + 2 * radius
-    at = torch.from_numpy(np.pad(np.arange(size), radius, mode="reflect")).to(change.device, non_blocking=True)
+    at, disc = _around(radius, SOT_SIGMA_SPACE, size, change.device)
     padded = change.index_select(-1, at).index_select(-2, at)
-    disc = _disc(radius, SOT_SIGMA_SPACE, whole).to(change.device, non_blocking=True)
-    made = torch.fft.irfft2(torch.fft.rfft2(padded) * torch.fft.rfft2(disc), s=(whole, whole))
+    made = torch.fft.irfft2(torch.fft.rfft2(padded) * disc, s=(whole, whole))
     return made[..., 2 * radius :, 2 * radius :]
 
 
-@functools.lru_cache(maxsize=4)
-def _disc(radius: int, sigma: float, whole: int) -> Tensor:
-    """(whole, whole): the weights of the circle in the upper left corner, sum 1."""
+# What is the same for every batch is uploaded once.
+
+
+@functools.lru_cache(maxsize=2)
+def _scatter(count: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(scattered(count).astype(np.int64)).to(device)
+
+
+@functools.lru_cache(maxsize=2)
+def _around(radius: int, sigma: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which pixel each one of a picture with its reflected border shows, and the transform of the circle's weights."""
+    whole = size + 2 * radius
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     weights = np.exp(-(x**2 + y**2) / (2 * sigma**2)) * (np.hypot(x, y) <= radius)
-    padded = np.zeros((whole, whole), np.float32)
-    padded[: 2 * radius + 1, : 2 * radius + 1] = weights / weights.sum()
-    return torch.from_numpy(padded)
+    corner = np.zeros((whole, whole), np.float32)
+    corner[: 2 * radius + 1, : 2 * radius + 1] = weights / weights.sum()
+    at = torch.from_numpy(np.pad(np.arange(size), radius, mode="reflect")).to(device)
+    return at, torch.fft.rfft2(torch.from_numpy(corner).to(device))

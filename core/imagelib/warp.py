@@ -8,6 +8,7 @@ any bit generator (`RandomState(Philox(...))`) and a seed gives the same samples
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,7 @@ class Bend:
 
     def knots(self) -> Array:
         """(size,) where each pixel lies between the points, 0 to P - 1, along either axis: what `cv2.resize` finds."""
-        place = np.arange(self.size) + self.cell // 2 + 0.5
-        points = len(self.grid)
-        return np.clip(place * points / (self.size + self.cell) - 0.5, 0, points - 1).astype(np.float32)
+        return _knots(self.size, self.cell)
 
     def maps(self) -> tuple[Array, Array]:
         """Where each pixel lies in the source, x and y, each (size, size)."""
@@ -105,6 +104,13 @@ def draw(
     matrix[:, 2] += np.array((x, y)) * work_size
     maps = None if bend_rng is None else draw_bend(bend_rng, work_size).maps()
     return Warp(size, work_size, matrix, mirrored, maps)
+
+
+@functools.lru_cache(maxsize=16)
+def _knots(size: int, cell: int) -> Array:
+    points = size // cell + 1
+    place = (np.arange(size) + cell // 2 + 0.5) * points / (size + cell) - 0.5
+    return np.clip(place, 0, points - 1).astype(np.float32)
 
 
 def draw_bend(rng: np.random.RandomState, size: int) -> Bend:
