@@ -135,6 +135,11 @@ class DeviceSamples:
     def pids(self) -> list[int]:
         return self._feed.pids()
 
+    @property
+    def stored(self) -> int:
+        """Bytes of the device that faces take."""
+        return self._store.size
+
 
 def fitting(make: Callable[[int], Store], budget: int, least: int) -> tuple[Store, int]:
     """make(bytes) with the largest of budget, its half, ... that the device has room for; below `least` bytes with 0,

@@ -13,6 +13,7 @@ from typing import Literal, TextIO
 
 from core import memory, prompts
 from core.batch import Batch
+from core.devicesamples import DeviceSamples
 from core.events import Event, Warned
 from core.modeldir import ModelError
 from core.options import Option
@@ -49,6 +50,11 @@ class Samples:
     def __next__(self) -> Batch:
         return next(self._loader)
 
+    @property
+    def stored(self) -> int:
+        """Bytes of the device that faces take."""
+        return self._loader.stored if isinstance(self._loader, DeviceSamples) else 0
+
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction]:
         """From `position` on, in batches of the start, with half the size: see `core.roles.Relief`. No sample is
         left out; where the sizes do not divide, the few before the position come once more."""
@@ -80,7 +86,10 @@ class Room:
         if self._where == self._device:  # else it is not the network that is too large
             with contextlib.suppress(MemoryError):  # short even of the little that counting takes
                 found = needs.changes(self._task, size)
-        return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
+        text = f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
+        if stored := self._samples.stored:
+            text += f"\n  --device-cache-mb 0 saves {memory.size(stored)}: faces are then uploaded with every batch."
+        return text
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:
         smaller = self._samples.size // 2

@@ -13,9 +13,12 @@ import torch
 from loading import REQUEST, assert_same, damage, silent
 from sample_faces import make_folder
 from test_resume import saved, state, train
+from tests_support import ROOT
+from training import command, run
 
 from core.batch import Batch, SampleRequest
 from core.devicesamples import DeviceSamples, Store, fitting
+from core.modeldir import ModelDir
 from mainscripts import samples
 from mainscripts.samples import as_arrays, device_budget, open_on_device
 from samplelib.faceset import Faceset
@@ -208,3 +211,33 @@ def test_a_training_resumes_to_the_byte(faces: Path, tmp_path: Path) -> None:
     assert "Faces kept in memory: none of 12 on cpu; of the others, in main memory all 12" in said, said
     assert state(tmp_path / "parts")["position"] == 4
     assert saved(tmp_path / "parts") == saved(tmp_path / "whole")
+
+
+def test_short_of_memory_while_samples_are_made(faces: Path, tmp_path: Path) -> None:
+    """As any shortage: told, half the batch; the store is not filled again."""
+    sets = ["--no-preview", "--set", "batch_size=8", "--set", "augment_on=device", "--target-iter", "4"]
+    words = command(faces, tmp_path, *sets, "--exit-at-target", "--on-oom", "halve")
+    done = run([words[0], str(ROOT / "tests" / "short_of_memory.py"), "augment", "over 4", *words[2:]])
+    assert done.returncode == 0, done.stdout + done.stderr
+    for told in ("Out of memory in iteration 3 with batch_size 8", "--device-cache-mb 0 saves 0 MB",
+                 "goes on with batch_size 4", "in memory: none of 12 on cpu; of the others, in main memory all 12",
+                 "Reached target"):  # fmt: skip
+        assert told in done.stdout, f"{told}: {done.stdout}"
+    assert ModelDir(tmp_path, "new", "SAEHD").read_data().iter == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card that PyTorch calls cuda")
+@pytest.mark.parametrize("mode", ["none", "rct", "lct", "mkl", "idt", "sot"])
+def test_a_card_makes_the_same_and_is_not_waited_for(folders: dict[str, Path], mode: str) -> None:
+    requests = {"src": replace(REQUEST, ct_mode=mode, ct_from="dst", hsv_power=0.1), "dst": REQUEST}
+    wanted = taken(on_device(folders, requests), 6)
+    facesets = opened(folders)
+    loader = open_on_device(facesets, requests, 3, device="cuda", budget=8 * FACE, workers=0, seed=7, warn=silent)
+    with loader:
+        got = [as_arrays(next(loader)) for _ in range(4)]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batches = [next(loader) for _ in range(2)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert_close([*got, *map(as_arrays, batches)], wanted)
