@@ -73,7 +73,8 @@ def start_loader(
 
 def uploads(setup: Setup) -> bool:
     """Whether batches are brought to the device ahead of the step, rather than by it."""
-    return bool(setup.values["pin_samples"]) and setup.device.torch_name.startswith("cuda")
+    made_here = setup.values["augment_on"] == "cpu"
+    return made_here and bool(setup.values["pin_samples"]) and setup.device.torch_name.startswith("cuda")
 
 
 def cache_budget(megabytes: int | None, memory: MainMemory | None = None) -> int:
