@@ -44,7 +44,7 @@ def apply_hsv(images: Tensor, shifts: Tensor) -> Tensor:
     shift = shifts[..., None, None].unbind(1)  # three of (N, 1, 1)
     saturation = (spread / (value + _EPSILON) + shift[1]).clamp(0, 1)
     value = (value + shift[2]).clamp(0, 1)
-    sector = torch.remainder(hue + shift[0], 360) / 60
+    sector = (hue + shift[0]) / 60
     planes = []
     for start in (1, 3, 5):  # blue, green, red
         place = torch.remainder(sector + start, 6)
