@@ -20,6 +20,7 @@ from typing import TextIO
 from core.events import (
     BackedUp,
     Command,
+    CommandName,
     Event,
     Failed,
     Noted,
@@ -35,6 +36,7 @@ from core.events import (
 from core.sinks import Every, ask
 
 LONG_S = 5.0
+LINES: dict[str, CommandName] = {"s": "save", "b": "backup", "p": "preview", "o": "options"}
 
 
 class ConsoleSink:
@@ -184,9 +186,9 @@ def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, f
 
 
 class StopKeys:
-    """Reads the terminal in a thread until Enter comes, which it turns into a stop command; then, and after
-    `close()`, it leaves what is typed to others. What was typed before is dropped: an Enter too many at the questions
-    must not stop the training. Does nothing where `stdin` is no terminal."""
+    """Reads the terminal in a thread: a line that is one of the window's keys (`s`, then Enter) is its command, any
+    other is a stop; then, and after `close()`, it leaves what is typed to others. What was typed before is dropped: an
+    Enter too many at the questions must not stop the training. Does nothing where `stdin` is no terminal."""
 
     def __init__(self, stdin: TextIO | None, commands: queue.Queue[Command]) -> None:
         self._commands = commands
@@ -217,13 +219,16 @@ class StopKeys:
         if sys.platform == "win32":
             import msvcrt
 
+            typed = ""
             while msvcrt.kbhit():
                 msvcrt.getwch()
             while not self._closing.wait(0.1):
                 while msvcrt.kbhit():
-                    if msvcrt.getwch() in "\r\n":
-                        ask(self._commands, "stop")
-                        return
+                    typed += msvcrt.getwch()
+                    if typed[-1] in "\r\n":
+                        if self._told(typed):
+                            return
+                        typed = ""
 
     def _watch_terminal(self, handle: int) -> None:
         if sys.platform != "win32":
@@ -242,11 +247,17 @@ class StopKeys:
                     typed = os.read(handle, 1024)  # the terminal hands out one line at a time
                 except OSError:  # the terminal is gone; SIGHUP is the trainer's business
                     return
-                if b"\n" in typed or b"\r" in typed:
-                    ask(self._commands, "stop")
+                if (b"\n" in typed or b"\r" in typed) and self._told(typed.decode("utf-8", "replace")):
                     return
                 if not typed:  # Ctrl-D at the start of a line: the terminal would report it for ever
                     self._closing.wait(0.5)
+
+
+    def _told(self, line: str) -> bool:
+        """Hands a typed line on; whether it is a stop."""
+        name = LINES.get(line.strip().lower(), "stop")
+        ask(self._commands, name)
+        return name == "stop"
 
 
 def _in_background(handle: int) -> bool:

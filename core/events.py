@@ -121,12 +121,15 @@ Progress = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetRea
 Event = Progress | Noted | Staged | Warned | Failed
 
 
+CommandName = Literal["save", "backup", "preview", "options", "stop"]
+
+
 @dataclass(frozen=True)
 class Command:
-    """What a front end asks of the trainer: save, backup, preview (render again), stop (save and leave; with the
-    argument quick=True without a last preview)."""
+    """What a front end asks of the trainer: save, backup, preview (render again), options (change them; with the
+    argument given={key: value} without asking), stop (save and leave; with quick=True without a last preview)."""
 
-    name: Literal["save", "backup", "preview", "stop"]
+    name: CommandName
     arguments: dict[str, Any] = field(default_factory=dict)
 
 

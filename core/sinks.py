@@ -10,9 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
 
-from core.events import Command, Event, Previewed, Stepped
+from core.events import Command, CommandName, Event, Previewed, Stepped
 
 Sink = Callable[[Event], object]
 
@@ -95,7 +94,7 @@ def _kind(event: Event) -> str:
     return ""
 
 
-def ask(commands: queue.Queue[Command], name: Literal["save", "backup", "preview", "stop"]) -> None:
+def ask(commands: queue.Queue[Command], name: CommandName) -> None:
     """Put a command into the queue unless the same one is still waiting there (a key held down repeats)."""
     command = Command(name)
     with commands.mutex:

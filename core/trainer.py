@@ -47,7 +47,8 @@ class Trainer:
     position: the number of the first batch; later of the batch after the last one trained on, which a resumed run
     begins with: batches drawn for a preview only do not count. guard: watches for a collapse; while it suspects one
     nothing is saved over the good files, and a collapse is rolled back through `rescue` once, then ends the run.
-    relief: what to do where memory runs out; without one that is an error like any other.
+    relief: what to do where memory runs out; without one that is an error like any other. choose: settles other
+    options, given or asked for, and returns whether the run has to end for them (reason `options`).
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Trainer:
         guard: Guard | None = None,
         rescue: Rescue | None = None,
         relief: Relief | None = None,
+        choose: Callable[[Mapping[str, Any] | None], bool] | None = None,
     ) -> None:
+        self.choose = choose
         self.name, self.task, self.batches, self.emit, self.commands = name, task, batches, emit, commands
         self.saver, self.cadence, self.clock, self.history_batch = saver, cadence, clock, history_batch
         self.attended, self.guard, self.rescue, self.relief = attended, guard, rescue, relief
@@ -92,8 +95,8 @@ class Trainer:
         return int(self._position)
 
     def run(self) -> str:
-        """Runs to the end; returns the reason: `command`, `target`, `collapse` or `memory`. Batches that end are a
-        command."""
+        """Runs to the end; returns the reason: `command`, `options`, `target`, `collapse` or `memory`. Batches that end
+        are a command."""
         try:
             return self._loop()
         except _Ended:
@@ -107,8 +110,8 @@ class Trainer:
         announced = False
         while True:
             while (command := self._next_command()) is not None:
-                if self._obey(command):
-                    return self.leave("command")
+                if reason := self._obey(command):
+                    return self.leave(reason)
             if not self._at_target():
                 if not self._iterate_if_it_fits():
                     return self.leave("memory")
@@ -120,8 +123,8 @@ class Trainer:
                 self._finish_target()
             if cadence.exit_at_target or not self.attended():
                 return self.leave("target")
-            if (command := self._wait_command()) is not None and self._obey(command, fresh=True):
-                return self.leave("command")
+            if (command := self._wait_command()) is not None and (reason := self._obey(command, fresh=True)):
+                return self.leave(reason)
 
     def _history(self) -> np.ndarray:
         return self.task.data.loss_history.columns(len(self.task.loss_names))
@@ -142,11 +145,12 @@ class Trainer:
         except queue.Empty:
             return None
 
-    def _obey(self, command: Command, fresh: bool = False) -> bool:
-        """Does what was asked; true to stop. fresh: preview a new batch (when training has paused)."""
+    def _obey(self, command: Command, fresh: bool = False) -> str:
+        """Does what was asked; why the run ends for it, if it does. fresh: preview a new batch (when training has
+        paused)."""
         if command.name == "stop":
             self._hurried = bool(command.arguments.get("quick"))
-            return True
+            return "command"
         if command.name == "save":
             self._save()
         elif command.name == "backup":
@@ -157,8 +161,23 @@ class Trainer:
             if fresh:
                 self._draw()
             self._preview()
+        elif command.name == "options" and self._options_change(command):
+            self._hurried = True
+            return "options"
         self._mark = self.clock()
-        return False
+        return ""
+
+    def _options_change(self, command: Command) -> bool:
+        if self.choose is None or self._state() is not State.HEALTHY:
+            self.emit(Warned("Options cannot be changed now: the model is not known to be well."))
+            return False
+        if self._unsaved():  # the run will go on from its files
+            self._save()
+        self.saver.wait()
+        if self.saver.failed():
+            self.emit(Warned("Options cannot be changed now, as the model cannot be saved."))
+            return False
+        return self.choose(command.arguments.get("given"))
 
     def _draw(self) -> None:
         try:

@@ -18,9 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
-from core.events import Command, Event, Previewed, Started, Stepped
+from core.events import Command, CommandName, Event, Previewed, Started, Stepped
 from core.history import Board
 from core.preview import MAX_SIZE, RANGES, waiting
 from core.sharedbuf import SharedBuffer
@@ -31,10 +30,11 @@ TITLE = "Training preview"
 DEBIAN_PACKAGES = ("libgl1", "libglib2.0-0", "libsm6", "libxext6")
 """What OpenCV's wheels need and bare systems lack: the first two to be loaded at all, the others for a window."""
 
-COMMAND_KEYS: dict[str, Literal["save", "backup", "preview", "stop"]] = {
+COMMAND_KEYS: dict[str, CommandName] = {
     "s": "save",
     "b": "backup",
     "p": "preview",
+    "o": "options",
     "\r": "stop",
 }
 _KEYPAD_ENTER = 0xFF8D  # X11 key symbol, which GTK builds of OpenCV report

@@ -83,6 +83,10 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         "--options", type=Path, metavar="FILE",
         help="answers from a JSON file, as --save-options writes it; --set counts before it",
     )
+    ours.add_argument(
+        "--commands", type=Path, metavar="FILE",
+        help="obey lines that are appended to this file: save, backup, preview, stop, set batch_size=8 ct_mode=rct",
+    )
     ours.add_argument("--save-options", type=Path, metavar="FILE", help="write all options of this run to a JSON file")
     ours.add_argument(
         "--dry-run", action="store_true",

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
@@ -31,6 +32,8 @@ from core.summary import summary
 from core.trainer import Cadence, Trainer
 from core.upload import Upload
 from mainscripts.samples import AnyLoader, as_arrays, device_budget, open_on_device
+from mainscripts.train_change import Changes
+from mainscripts.train_commands import CommandFile
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
@@ -95,34 +98,66 @@ def train(
         sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
         stack.enter_context(stages.tell_by(sinks.emit))
         stops.emit = sinks.emit
-        with stages.stage("Starting sample workers", WORKERS):
-            samples = stack.enter_context(_samples(setup, args, sinks, commands))
-        ask = asker(sinks, stages, stdin, stdout, lambda: stop_waits(commands))
-        room = Room(setup.device.torch_name, task, samples, args.on_oom, ask, sinks.emit)
-        history_batch = _history_batch(setup, task, sinks, commands, stops.asked, stages)
-        stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
-                           describe(setup.device)))  # fmt: skip
-        saver = BackgroundSaver(
-            task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
-            backup_rules(setup.values),
-        )  # fmt: skip
-        stops.standing = saver.standing
-        emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
-        batches = Upload(samples, setup.device.torch_name) if uploads(setup) else samples
-        pulse = Pulse(stages, batches, emit, COMPILING if setup.device.key != "CPU" else BUSY)
-        trainer = Trainer(
-            setup.directory.full_name, task, pulse, pulse.emit, commands, saver, cadence(setup, args),
-            time.monotonic, history_batch, sinks.attended, setup.position,
-            Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task), room,
-        )  # fmt: skip
-        sinks.listen()
-        code = _run(trainer, saver, sinks.emit, setup.device.torch_name, log)
-        stages.begin("Saving and leaving", MODEL, shown=False)
-        if not saver.close():
-            sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
-            code = EXIT_FAILED
+        if args.commands is not None:
+            stack.enter_context(CommandFile(args.commands, commands, sinks.emit))
+        waits = functools.partial(stop_waits, commands)
+        changes = Changes(setup, task, sinks, stages, stdin, stdout, waits)
+        ask = asker(sinks, stages, stdin, stdout, waits)
+        run = Run(setup, task, args, stages, log, sinks, stops, commands)
+        while (code := run.until_changed(changes, ask)) is None:
+            changes.make(run.position)
         stops.code = code
         return code
+
+
+@dataclass
+class Run:
+    """A training from one choice of options to the next."""
+
+    setup: Setup
+    task: Task
+    args: argparse.Namespace
+    stages: Stages
+    log: RunLog
+    sinks: Sinks
+    stops: Stops
+    commands: Commands
+    position: int = 0
+
+    def until_changed(self, changes: Changes, ask: Callable[[int], bool] | None) -> int | None:
+        """Trains; returns the exit code, None where it is to go on with other options from `position` on."""
+        setup, task, stages, sinks = self.setup, self.task, self.stages, self.sinks
+        device = setup.device.torch_name
+        with contextlib.ExitStack() as stack:
+            with stages.stage("Starting sample workers", WORKERS):
+                samples = stack.enter_context(_samples(setup, self.args, sinks, self.commands))
+            if setup.values["write_preview_history"]:
+                sinks.keep_history()
+            room = Room(device, task, samples, self.args.on_oom, ask, sinks.emit)
+            history_batch = _history_batch(setup, task, sinks, self.commands, self.stops.asked, stages)
+            stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
+                               describe(setup.device)))  # fmt: skip
+            saver = BackgroundSaver(
+                task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
+                backup_rules(setup.values),
+            )  # fmt: skip
+            self.stops.standing = saver.standing
+            emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
+            batches = Upload(samples, device) if uploads(setup) else samples
+            pulse = Pulse(stages, batches, emit, COMPILING if setup.device.key != "CPU" else BUSY)
+            trainer = Trainer(
+                setup.directory.full_name, task, pulse, pulse.emit, self.commands, saver, cadence(setup, self.args),
+                time.monotonic, history_batch, sinks.attended, setup.position,
+                Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task), room, changes.choose,
+            )  # fmt: skip
+            sinks.listen()
+            code = _run(trainer, saver, sinks.emit, device, self.log)
+            stages.begin("Saving and leaving", MODEL, shown=False)
+            if not saver.close():
+                sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
+                code = EXIT_FAILED
+            self.position = trainer.position
+            return code
 
 
 def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Commands) -> Samples:
@@ -197,7 +232,6 @@ def _sinks(
     setup: Setup, commands: Commands, args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextIO
 ) -> Sinks:
     directory = setup.directory
-    history = bool(setup.values["write_preview_history"])
     return Sinks(
         directory.folder / directory.full_name,
         commands,
@@ -205,7 +239,6 @@ def _sinks(
         stdout,
         window=not args.no_preview,
         stays=not args.exit_at_target,
-        history=history,
         log=log_sink(log),
     )
 
@@ -314,9 +347,11 @@ def _history_batch(
 
 def _run(
     trainer: Trainer, saver: BackgroundSaver, emit: Callable[[Event], None], device: str, log: RunLog
-) -> int:
+) -> int | None:
+    """The exit code; None where other options are to be made."""
+    codes = {"collapse": EXIT_COLLAPSED, "memory": EXIT_FAILED, "options": None}
     try:
-        return {"collapse": EXIT_COLLAPSED, "memory": EXIT_FAILED}.get(trainer.run(), EXIT_OK)
+        return codes.get(trainer.run(), EXIT_OK)
     except KeyboardInterrupt:
         emit(Failed(f"Aborted by a second Ctrl-C. {saver.standing()}"))
         code = EXIT_LEFT

@@ -34,7 +34,7 @@ BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
 @dataclass
 class Setup:
     """A training about to begin. data: the stored record of an existing model, None for a new one. position: the number
-    of the first batch."""
+    of the first batch. folders: the faces that the command line names."""
 
     spec: ModelSpec
     directory: ModelDir
@@ -45,6 +45,7 @@ class Setup:
     requests: dict[str, SampleRequest]
     seed: int
     position: int
+    folders: Folders
 
 
 def find_spec(class_name: str) -> ModelSpec:
@@ -196,7 +197,7 @@ def prepare(
         facesets = choose_faces(folders, values, requests, say, stages.beat)
     state = random_state(directory, data, say)
     seed = state.seed if args.seed is None else args.seed
-    return Setup(spec, directory, data, values, device, facesets, requests, seed, state.position)
+    return Setup(spec, directory, data, values, device, facesets, requests, seed, state.position, folders)
 
 
 def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, stages: Stages) -> Task:

@@ -22,7 +22,7 @@ class Sinks:
     """Every listener of one training. `emit` hands an event to all of them and never waits for one.
 
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
-    stays: whether training pauses at its target. history: whether preview history is written. log: keeps what is told.
+    stays: whether training pauses at its target. log: keeps what is told.
     """
 
     def __init__(
@@ -34,7 +34,6 @@ class Sinks:
         *,
         window: bool,
         stays: bool,
-        history: bool = False,
         log: Callable[[Event], object] = lambda event: None,
     ) -> None:
         self._stack = contextlib.ExitStack()
@@ -58,8 +57,7 @@ class Sinks:
         )
         self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
         self._add(self._files, "preview files")
-        if history:
-            self._add(PreviewHistory(prefix, self._warn), "preview history")
+        self._prefix, self._has_history = prefix, False
         if not problem:
             self._window_open = True
             self._window = Window(commands, self._lost)
@@ -89,6 +87,12 @@ class Sinks:
             yield
         finally:
             self.listen()
+
+    def keep_history(self) -> None:
+        """Previews of the history are written from now on. May be called again."""
+        if not self._has_history:
+            self._has_history = True
+            self._add(PreviewHistory(self._prefix, self._warn), "preview history")
 
     def has_window(self) -> bool:
         return self._window_open

@@ -55,6 +55,10 @@ class Task(ABC):
         return False
 
     @abstractmethod
+    def rebuild(self, values: Values) -> None:
+        """The model with other options, its weights fresh ones until `load`."""
+
+    @abstractmethod
     def let_go(self) -> None:
         """Gives back memory after a step or a preview that failed. The model stays as it is."""
 

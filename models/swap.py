@@ -50,6 +50,10 @@ class SwapTask(Task):
         training: bool = True,
     ) -> None:
         super().__init__(spec, values)
+        self._where: dict[str, Any] = {
+            "make_net": make_net, "make_adversaries": make_adversaries, "device": device, "precision": precision,
+            "seed": seed, "training": training,
+        }  # fmt: skip
         self.device = torch.device(device)
         self.precision = precision
         generator = torch.Generator().manual_seed(seed)
@@ -70,6 +74,14 @@ class SwapTask(Task):
             adversary.optimizer = self._make_optimizer(named, (adversary.scope,), seed + number)
             self.optimizers[adversary.optimizer_stem] = adversary.optimizer
         self.optional_parts = tuple(stem for stem in (*self.modules, *self.optimizers) if stem not in self.net.parts)
+
+    def rebuild(self, values: Values) -> None:
+        """Anew with other options: the network is a fresh one until `load`. What was held is given back first."""
+        where = self._where
+        self.adversaries, self.modules, self.optimizers = {}, {}, {}
+        del self.net
+        memory.give_back(str(self.device))
+        self.__init__(self.spec, values, **where)  # type: ignore[misc]
 
     def _make_optimizer(self, named: Mapping[str, nn.Parameter], trained: Collection[str], seed: int) -> Optimizer:
         """The optimizer of weights named `<part>.<weight>`, of which those of `trained` parts move."""
