@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mainscripts.verb import guarded
-
+OLDEST = (3, 10)
+EXIT_UNREAD = 141  # as in mainscripts/verb.py
 VERBS = {
     ("train",): ("mainscripts.train", "train a model on two facesets"),
     ("exportdfm",): ("mainscripts.exportdfm", "export a saved model as a .dfm for DeepFaceLive"),
     ("model",): ("mainscripts.model", "list, verify, back up or restore saved models"),
     ("util",): ("mainscripts.util", "pack, unpack, save or restore the face data of a folder of faces"),
     ("demo-faces",): ("mainscripts.demo_faces", "draw a faceset of a made-up person"),
+    ("doctor",): ("mainscripts.doctor", "say what is wrong with this machine, and what to do about it"),
     ("options",): ("mainscripts.options", "print every option of the models as a table"),
     ("bench", "step"): ("mainscripts.bench_step", "time a training iteration against its floor"),
     ("bench", "samples"): ("mainscripts.bench_samples", "time the sample generator"),
@@ -36,15 +38,28 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> None:
+    """Ends the program where Python is too old for what is imported next."""
+    if version < OLDEST:
+        told, wanted = (".".join(map(str, each)) for each in (version, OLDEST))
+        sys.exit(
+            f"facesmith needs Python {wanted} or newer; this is {told}, {sys.executable}. Start a launcher in bat/, or "
+            "install a newer one."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code: 0 done, 1 failed, 2 wrong usage or answers, 3 a training that
     collapsed, 130 left before there was anything to save, or aborted."""
+    check_python()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
     for verb, (module_name, phrase) in VERBS.items():
         if tuple(words[: len(verb)]) == verb:
+            from mainscripts.verb import guarded  # here, so that the list of verbs and an old Python need none of it
+
             return guarded(partial(_run, verb, module_name, phrase, words[len(verb) :]), left="Left.")
     print(f"main.py: {words[0]!r} is not a verb.\n\n{usage()}", file=sys.stderr)
     return 2
@@ -62,11 +77,29 @@ def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str])
 def program() -> int:
     """`main` as a process of its own: once it has ended, no signal changes its exit code any more, as the interpreter
     takes a moment to end."""
-    code = main()
+    try:
+        code = main()
+    except SystemExit as left:  # argparse's: 0 after --help, 2 after its message
+        if not isinstance(left.code, int):
+            raise
+        code = left.code
+    except BrokenPipeError:
+        code = EXIT_UNREAD
+    code = code if _flushed() else EXIT_UNREAD
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # a handler of ours would not survive that
     return code
+
+
+def _flushed() -> bool:
+    """Whether somebody took all of the output; if not, the rest goes nowhere, as Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,3 +46,30 @@ def best(devices: list[Device]) -> Device:
 def describe(device: Device) -> str:
     """Name and memory for the summary: `NVIDIA H100 (79.1 GB)`."""
     return f"{device.name} ({device.memory / 2**30:.1f} GB)" if device.memory else device.name
+
+
+def abilities(device: Device) -> dict[str, bool]:
+    """Whether a device computes in `float32`, `bfloat16` and `float16`, tried on a small product, and whether float32
+    products may be sped up by `tf32`. Raises nothing: what a driver refuses is False."""
+    found = {name: _computes(device, getattr(torch, name)) for name in ("float32", "bfloat16", "float16")}
+    nvidia = device.torch_name.startswith("cuda") and torch.version.hip is None
+    found["tf32"] = nvidia and torch.cuda.get_device_capability(device.torch_name) >= (8, 0)
+    return found
+
+
+def _computes(device: Device, dtype: torch.dtype) -> bool:
+    try:
+        ones = torch.ones(16, 16, dtype=dtype, device=device.torch_name)
+        return float((ones @ ones).float().mean()) == 16.0
+    except (RuntimeError, TypeError):
+        return False
+
+
+def built_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether a build of PyTorch with code for these architectures (`sm_86`, `compute_90`) runs on an NVIDIA card: code
+    serves later cards of its generation, an intermediate form every later one."""
+    for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(architectures)):
+        major, minor = divmod(int(number), 10)
+        if (kind == "compute" or major == capability[0]) and (major, minor) <= capability:
+            return True
+    return False

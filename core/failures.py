@@ -101,21 +101,26 @@ def _system_text(error: OSError) -> str:
 
 
 def _import_text(package: str, error: BaseException) -> str:
+    return "{}. {}".format(*import_problem(package, error))
+
+
+def import_problem(package: str, error: BaseException) -> tuple[str, str]:
+    """What is wrong with a package that raised `error` when it was imported, and what to do about it."""
     name = NAMES.get(package, package)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
         return (
-            f"{name} is not installed for {sys.executable}. Start a launcher in bat/, which sets everything up, or: "
-            "pip install -e ."
+            f"{name} is not installed for {sys.executable}",
+            "Start a launcher in bat/, which sets everything up, or: pip install -e .",
         )
     said = _said(error) or type(error).__name__
     text = str(error)
     if "libGL" in text or "libgthread" in text or "libglib" in text:
-        advice = "Debian, Ubuntu: apt install libgl1 libglib2.0-0. Or: pip install opencv-python-headless"
+        advice = "Debian, Ubuntu: apt install libgl1 libglib2.0-0. Or: pip install opencv-python-headless."
     elif sys.platform == "win32" and isinstance(error, ImportError | OSError):
         advice = (
             "Install Microsoft's Visual C++ runtime (https://aka.ms/vs/17/release/vc_redist.x64.exe), or remove the "
-            "folder .venv and start a launcher, which sets everything up anew"
+            "folder .venv and start a launcher, which sets everything up anew."
         )
     else:
-        advice = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew"
-    return f"{name} is installed but cannot be loaded: {said}. {advice}."
+        advice = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew."
+    return f"{name} is installed but cannot be loaded: {said}", advice
