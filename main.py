@@ -22,6 +22,7 @@ VERBS = {
     ("model",): ("mainscripts.model", "list, verify, back up or restore saved models"),
     ("util",): ("mainscripts.util", "pack, unpack, save or restore the face data of a folder of faces"),
     ("demo-faces",): ("mainscripts.demo_faces", "draw a faceset of a made-up person"),
+    ("videoed", "timelapse"): ("mainscripts.timelapse", "make a video of a preview history"),
     ("doctor",): ("mainscripts.doctor", "say what is wrong with this machine, and what to do about it"),
     ("options",): ("mainscripts.options", "print every option of the models as a table"),
     ("bench", "step"): ("mainscripts.bench_step", "time a training iteration against its floor"),

@@ -191,11 +191,11 @@ def pyav(answer: Answer, wanted: str) -> Finding:
     return Finding(found.name, "ok", text, data=answer)
 
 
-def shared(answer: Answer) -> Finding:
+def shared(answer: Answer, numpy: Answer) -> Finding:
     """Whether sample workers can be given their memory."""
     name = "Shared memory"
-    if "error" in answer:
-        return Finding(name, "note", f"not tried: {answer['error']}")
+    if failed := _untried(name, answer, numpy):
+        return failed
     place = answer["place"]
     if place in ("memory", "the paging file"):
         return Finding(name, "ok", "samples are shared in main memory", data=answer)
@@ -203,11 +203,20 @@ def shared(answer: Answer) -> Finding:
     return Finding(name, "note" if advice else "ok", f"samples are shared in {place}", advice, answer)
 
 
-def lock(answer: Answer, folder: Path) -> Finding:
+def lock(answer: Answer, numpy: Answer, folder: Path) -> Finding:
     """Whether two trainers are kept off one model."""
-    if "error" in answer:
-        return Finding("Locks", "note", f"not tried: {answer['error']}")
+    if failed := _untried("Locks", answer, numpy):
+        return failed
     if answer["held"]:
         return Finding("Locks", "ok", "two trainers on one model are kept apart", data=answer)
     advice = "Do not train one model from two machines; a folder on a disk of this machine has locks."
     return Finding("Locks", "note", f"the file system of {folder} has no locks", advice, answer)
+
+
+def _untried(name: str, answer: Answer, numpy: Answer) -> Finding | None:
+    """What is to be said where there is no answer: that NumPy is in the way, or the error itself."""
+    if "error" in answer and "error" in numpy:
+        return Finding(name, "note", "not tried: NumPy cannot be loaded")
+    if "error" in answer:
+        return Finding(name, "problem", answer["error"], answer["advice"] or "Free what is named there and try again.")
+    return None

@@ -1,8 +1,12 @@
 # shellcheck shell=bash disable=SC1091,SC2034  # local.sh may be missing; the launchers use the variables
 # Sourced by every launcher: `env.sh installed` (a Python with everything in it; `installed dfm`: with that extra of
-# setup.cfg too) or `env.sh bare` (any Python 3.10+).
+# setup.cfg too), `env.sh present` (the environment as far as it is there, else any Python) or `env.sh bare` (any
+# Python 3.10+).
 # Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat/env/local.sh; see bat/env/README.md.
 set -eu
+{ true <&0; } 2>/dev/null || exec </dev/null  # started with no input or output at all, as some desktops do
+{ true >&1; } 2>/dev/null || exec >/dev/null
+{ true >&2; } 2>/dev/null || exec 2>/dev/null
 ROOT=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$ROOT/bat/linux/end.sh"
 unset PYTHONHOME PYTHONPATH  # another program's Python settings (DeepFaceLab's own, for one) would break ours
@@ -35,4 +39,6 @@ if [ "$1" = installed ]; then
         exit 1
     fi
     mkdir -p "$WORKSPACE/data_src/aligned" "$WORKSPACE/data_dst/aligned" "$WORKSPACE/model"
+elif [ "$1" = present ] && [ -z "${FACESMITH_PYTHON:-}" ] && [ -x "$ROOT/.venv/bin/python" ]; then
+    PYTHON=$ROOT/.venv/bin/python
 fi

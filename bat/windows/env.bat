@@ -1,5 +1,6 @@
 rem Called by every launcher: "env.bat installed" (a Python with everything in it; "installed dfm": with that extra of
-rem setup.cfg too) or "env.bat bare" (any Python 3.10+).
+rem setup.cfg too), "env.bat present" (the environment as far as it is there, else any Python) or "env.bat bare" (any
+rem Python 3.10+).
 rem Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat\env\local.bat; see bat\env\README.md.
 chcp 65001 >nul
 set "PYTHONHOME="
@@ -15,6 +16,7 @@ if defined FACESMITH_PRETRAIN_FACES set "PRETRAIN_FACES=%FACESMITH_PRETRAIN_FACE
 set "PYTHON=%FACESMITH_PYTHON%"
 for %%C in ("py -3" "py -3.13" "py -3.12" "py -3.11" "py -3.14" "py -3.10" "python" "python3") do if not defined PYTHON call :find_python %%~C
 if not defined PYTHON goto no_python
+if "%~1"=="present" if not defined FACESMITH_PYTHON if exist "%ROOT%\.venv\Scripts\python.exe" set "PYTHON=%ROOT%\.venv\Scripts\python.exe"
 if not "%~1"=="installed" exit /b 0
 if defined FACESMITH_PYTHON goto workspace
 "%PYTHON%" "%ROOT%\bat\env\setup.py" --extras "%~2"

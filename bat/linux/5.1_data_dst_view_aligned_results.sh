@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Opens the folder of dst faces as this system shows pictures.
+# shellcheck source=SCRIPTDIR/env.sh
+. "$(dirname "$(readlink -f "$0")")/env.sh" bare
+run "$PYTHON" "$ROOT/bat/env/view.py" "$WORKSPACE/data_dst/aligned" "$@"

@@ -1,0 +1,39 @@
+"""The command line as a whole: help that answers at once, and readers that do not read it to its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tests_support import ROOT
+
+from main import VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_no_help_waits_for_pytorch(verb: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "main.py", *verb, "--help"], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"usage: main.py {' '.join(verb)}")
+    assert not any(line.endswith(" torch") for line in done.stderr.splitlines())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows tells nobody that the reader is gone")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["trian"]], ids=" ".join)
+@pytest.mark.parametrize("flags", [[], ["-u"]], ids=["kept", "at once"])
+def test_nobody_reads(words: list[str], flags: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, *flags, "main.py", *words], cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    if words == ["trian"]:
+        assert done.returncode == 2 and "is not a verb" in done.stderr
+    else:
+        assert done.stderr == "" and done.returncode in (0, 141)  # argparse itself keeps quiet about it
