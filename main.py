@@ -78,6 +78,7 @@ def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str])
 def program() -> int:
     """`main` as a process of its own: once it has ended, no signal changes its exit code any more, as the interpreter
     takes a moment to end."""
+    _open_streams()
     try:
         code = main()
     except SystemExit as left:  # argparse's: 0 after --help, 2 after its message
@@ -91,6 +92,13 @@ def program() -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # a handler of ours would not survive that
     return code
+
+
+def _open_streams() -> None:
+    """Where a desktop or a service starts programs without input or output, both are empty rather than absent."""
+    for name, flag, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flag), mode, encoding="utf-8"))
 
 
 def _flushed() -> bool:

@@ -40,12 +40,39 @@ UTILS = {
 }  # fmt: skip
 COMMANDS = {
     **UTILS,
+    "1_clear_workspace": ["bat/env/clear.py", "WORKSPACE"],
+    "4.1_data_src_view_aligned_result": ["bat/env/view.py", "WORKSPACE/data_src/aligned"],
+    "5.1_data_dst_view_aligned_results": ["bat/env/view.py", "WORKSPACE/data_dst/aligned"],
+    **{
+        f"6_model_{work}": ["main.py", "model", work, "--model-dir", "WORKSPACE/model"]
+        for work in ("list", "verify", "backup", "restore")
+    },
+    "8_preview_history_to_mp4": [
+        "main.py", "videoed", "timelapse", "--model-dir", "WORKSPACE/model", "--output-file",
+        "WORKSPACE/preview_history.mp4",
+    ],
+    "10.misc_doctor": ["main.py", "doctor", "--workspace", "WORKSPACE"],
+    "10.misc_bench_step": ["main.py", "bench", "step"],
+    "10.misc_bench_samples": ["main.py", "bench", "samples"],
     "6_export_SAEHD_as_dfm": ["main.py", "exportdfm", *MODEL],
     "6_train_SAEHD": TRAIN,
     "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
     "demo": ["bat/env/demo.py"],
     "test": ["bat/env/checks.py"],
 }
+FOLDERS_LEFT = ("test", "1_clear_workspace", "10.misc_doctor", *(name for name in COMMANDS if "_view_" in name))
+"""Launchers that make no folders of the workspace: they look at it as it is, or make them themselves."""
+DFL_WINDOWS = {  # of its list, what exists here
+    "1) clear workspace", "4.1) data_src view aligned result", "5.1) data_dst view aligned results",
+    "4.2) data_src util faceset metadata save", "4.2) data_src util faceset metadata restore",
+    "4.2) data_src util faceset pack", "4.2) data_src util faceset unpack", "5.2) data_dst util faceset pack",
+    "5.2) data_dst util faceset unpack", "6) train SAEHD", "6) export SAEHD as dfm",
+}  # fmt: skip
+DFL_LINUX = {
+    "1_clear_workspace", "4.2_data_src_util_faceset_metadata_save", "4.2_data_src_util_faceset_metadata_restore",
+    "4.2_data_src_util_faceset_pack", "4.2_data_src_util_faceset_unpack", "5.2_data_dst_util_faceset_pack",
+    "5.2_data_dst_util_faceset_unpack", "6_train_SAEHD", "6_train_SAEHD_no_preview",
+}  # fmt: skip
 needs_bash = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
 
 
@@ -65,6 +92,15 @@ def command(path: Path) -> str:
 def test_every_launcher_has_its_twin() -> None:
     assert sorted(twin(path.stem) for path in WINDOWS if path.stem not in SHARED) == sorted(LAUNCHERS)
     assert sorted(LAUNCHERS) == sorted(COMMANDS)
+    assert {path.stem for path in WINDOWS} >= DFL_WINDOWS and {path.stem for path in LINUX} >= DFL_LINUX
+    assert all(os.access(path, os.X_OK) for path in LINUX if path.stem not in SHARED)
+
+
+def test_readme_names_every_launcher() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (*WINDOWS, *LINUX):
+        if path.stem not in SHARED | {"demo", "test"}:
+            assert f"`{path.stem}`" in readme, f"{path.name} is missing in the README's table of launchers"
 
 
 @pytest.mark.parametrize("path", WINDOWS, ids=lambda path: path.stem)
@@ -82,9 +118,21 @@ def test_bat(path: Path) -> None:
         return
     lines = text.splitlines()
     assert lines[0] == "@echo off" and lines[2] == "setlocal EnableExtensions DisableDelayedExpansion"
-    assert re.fullmatch(r'call "%~dp0env\.bat" (installed( dfm)?|bare)', lines[3])
+    assert re.fullmatch(r'call "%~dp0env\.bat" (installed( dfm| video)?|present|bare)', lines[3])
     assert lines[4] == 'if not "%ERRORLEVEL%"=="0" goto end'
-    assert lines[-2:] == [":end", 'call "%~dp0end.bat"']
+    assert lines[-2:] == [":end", 'call "%~dp0end.bat"'] and len(lines) == 8
+
+
+def test_bat_labels_and_characters() -> None:
+    """What cmd would stumble over: a label that is not there, letters beyond ASCII in the files themselves, `!` and
+    `%` in what is called, brackets that would end a block."""
+    for path in WINDOWS:
+        text = path.read_text("ascii")
+        labels = set(re.findall(r"(?m)^:(\w+)", text))
+        assert set(re.findall(r"(?:goto|call) :?(\w+)\b(?!\.)", text)) <= labels | {"eof"}, path.name
+        assert "EnableDelayedExpansion" not in text.replace("DisableDelayedExpansion", "")
+        assert not re.search(r"(?m)^[^\"]*\($", text), "a block: a bracket in a path would end it"
+    assert "chcp 65001 >nul" in (ROOT / "bat" / "windows" / "env.bat").read_text("ascii").splitlines()
 
 
 @pytest.mark.parametrize("path", [path for path in WINDOWS if path.stem not in SHARED], ids=lambda path: path.stem)
@@ -149,7 +197,38 @@ def test_sh_runs_from_anywhere(name: str, home: Path) -> None:
     wanted = expected(name, home, workspace, home / "pretrain_faces")
     assert argv == [*wanted, "--set", "batch_size=4", "two words", "*"]
     made = [(workspace / part).is_dir() for part in ("data_src/aligned", "data_dst/aligned", "model")]
-    assert made == [name != "test"] * 3
+    assert made == [name not in FOLDERS_LEFT] * 3
+
+
+@needs_bash
+def test_sh_without_any_input_or_output(home: Path) -> None:
+    """As some desktops start what is double-clicked: the three streams are closed, not only empty."""
+    probe = home / "bat" / "env" / "checks.py"
+    probe.write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        "Path(__file__).with_name('seen').write_text(str([os.fstat(n).st_rdev for n in range(3)]))\n"
+        "print('said'); sys.exit(len(sys.stdin.read()))\n", encoding="utf-8",
+    )  # fmt: skip
+    script = home / "bat" / "linux" / "test.sh"
+    line = f"setsid bash {shlex.quote(str(script))} <&- >&- 2>&-; exit $?"
+    environ = {**os.environ, "FACESMITH_PYTHON": sys.executable}
+    assert subprocess.run(["bash", "-c", line], env=environ, cwd=home.parent, timeout=60, check=False).returncode == 0
+    nowhere = Path(os.devnull).stat().st_rdev
+    assert probe.with_name("seen").read_text() == str([nowhere] * 3)
+
+
+@needs_bash
+def test_doctor_takes_the_environment_that_is_there(home: Path) -> None:
+    """It sets nothing up: `.venv` where there is one, else the Python that was found."""
+    (home / "main.py").write_text("import sys\nsys.exit(4 if 'venv' in sys.executable else 6)", encoding="utf-8")
+    script = home / "bat" / "linux" / "10.misc_doctor.sh"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("FACESMITH_")}
+    environ["PATH"] = os.pathsep.join(("/usr/bin", "/bin", str(Path(sys.base_prefix) / "bin")))
+    assert subprocess.run(["bash", script], env=environ, check=False).returncode == 6
+    (home / ".venv" / "bin").mkdir(parents=True)
+    (home / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert subprocess.run(["bash", script], env=environ, check=False).returncode == 4
+    assert not (home / "workspace").exists()
 
 
 @needs_bash
@@ -163,7 +242,8 @@ def test_sh_installs_what_its_verb_needs(home: Path) -> None:
         encoding="utf-8",
     )
     (home / "main.py").write_text("raise SystemExit(5)", encoding="utf-8")
-    for name, extras in (("6_export_SAEHD_as_dfm", "dfm"), ("6_train_SAEHD", "")):
+    needs = ("6_export_SAEHD_as_dfm", "dfm"), ("8_preview_history_to_mp4", "video"), ("6_train_SAEHD", "")
+    for name, extras in needs:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("FACESMITH_")}
         path = os.pathsep.join((str(Path(sys.executable).parent), environ["PATH"]))
         script = home / "bat" / "linux" / f"{name}.sh"
@@ -236,9 +316,10 @@ def test_a_window_of_its_own_stays_open(home: Path, python: str, code: int) -> N
 
 
 def parse(arguments: list[str]) -> None:
+    verb = next(verb for verb in VERBS if tuple(arguments[: len(verb)]) == verb)
     parser = ArgumentParser(exit_on_error=False)
-    import_module(VERBS[(arguments[0],)][0]).add_arguments(parser)
-    parser.parse_args(arguments[1:])
+    import_module(VERBS[verb][0]).add_arguments(parser)
+    parser.parse_args(arguments[len(verb) :])
 
 
 @pytest.fixture
@@ -251,8 +332,9 @@ def demo() -> ModuleType:
 
 
 def test_commands_are_understood(demo: ModuleType) -> None:
-    for name in (*UTILS, "6_export_SAEHD_as_dfm", "6_train_SAEHD", "6_train_SAEHD_no_preview"):
-        parse(COMMANDS[name][1:])
+    for words in COMMANDS.values():
+        if words[0] == "main.py":
+            parse(words[1:])
     parse(demo.train_command(["--target-iter", "3"]))
     parse(demo.faces_command())
 

@@ -37,3 +37,12 @@ def test_nobody_reads(words: list[str], flags: list[str]) -> None:
         assert done.returncode == 2 and "is not a verb" in done.stderr
     else:
         assert done.stderr == "" and done.returncode in (0, 141)  # argparse itself keeps quiet about it
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes the streams with a shell")
+def test_without_input_and_output() -> None:
+    """As desktops and services start programs: the streams are closed, not only empty."""
+    line = f"{sys.executable} main.py model list --model-dir /no/such <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == 1
+    line = f"{sys.executable} main.py model --help <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == 0

@@ -324,9 +324,9 @@ def test_constraints_pin_what_setup_cfg_needs() -> None:
 
 
 def test_checks_install_what_tests_need(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra dfm its tests would be skipped unseen."""
+    """Without an extra its tests would be skipped unseen."""
     monkeypatch.delenv("FACESMITH_PYTHON", raising=False)
     asked: list[list[str]] = []
     monkeypatch.setattr(setup, "main", lambda arguments: asked.append(arguments) or 1)
-    assert load("checks").main(["--fresh"]) == 1 and asked == [["--extras", "test,dfm", "--fresh"]]
+    assert load("checks").main(["--fresh"]) == 1 and asked == [["--extras", "test,dfm,video", "--fresh"]]
     del sys.modules["checks"]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Everything CI checks: `python3 bat/env/checks.py [--fresh] [arguments of pytest]`, run by `bat/linux/test.sh`.
 
-Makes the environment with the extras test, dfm and video (see setup.py), then runs lint, types and tests in it. All three run
-even when one fails, pytest last, so that one run says everything. With FACESMITH_PYTHON set, that Python is used as
-it is.
+Makes the environment with the extras test, dfm and video (see setup.py), then runs lint, types and tests in it. All
+three run even when one fails, pytest last, so that one run says everything. With FACESMITH_PYTHON set, that Python is
+used as it is.
 """
 
 from __future__ import annotations

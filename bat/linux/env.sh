@@ -4,9 +4,10 @@
 # Python 3.10+).
 # Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat/env/local.sh; see bat/env/README.md.
 set -eu
-{ true <&0; } 2>/dev/null || exec </dev/null  # started with no input or output at all, as some desktops do
-{ true >&1; } 2>/dev/null || exec >/dev/null
-{ true >&2; } 2>/dev/null || exec 2>/dev/null
+# Some desktops start what is double-clicked with its streams closed.
+{ true 9>&2; } || exec 2>/dev/null
+{ true 9<&0; } 2>/dev/null || exec </dev/null
+{ true 9>&1; } 2>/dev/null || exec >/dev/null
 ROOT=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$ROOT/bat/linux/end.sh"
 unset PYTHONHOME PYTHONPATH  # another program's Python settings (DeepFaceLab's own, for one) would break ours
