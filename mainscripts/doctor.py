@@ -30,6 +30,7 @@ from mainscripts.verb import EXIT_FAILED, EXIT_OK
 COLOURS = {"ok": "32", "note": "33", "problem": "31"}
 FORMAT = 1
 WIDEST = 120
+USUAL = ROOT / "workspace"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, stdin: TextIO | None = None, stdout: TextIO | None = None) -> int:
     """Prints the findings; 1 where one of them is a problem."""
     stdin, stdout = stdin or sys.stdin, stdout or sys.stdout
-    given = args.workspace is not None
-    workspace = (args.workspace if given else ROOT / "workspace").absolute()
+    workspace = (args.workspace or USUAL).absolute()
+    given = workspace != USUAL  # which the launchers name too, before it is there
     found = []
     for finding in findings(workspace, given, stdin, stdout):
         found.append(finding)
