@@ -34,7 +34,7 @@ def main(arguments: list[str], stdin: TextIO, stdout: TextIO) -> int:
             print(f"Nothing was deleted: {problem}", file=sys.stderr)
             return 1
         for folder, (files, size) in counts.items():
-            print(f"{folder}: {files:,} files, {size / 1e6:,.1f} MB", file=stdout)
+            print(f"{folder}: {files:,} file{'' if files == 1 else 's'}, {size / 1e6:,.1f} MB", file=stdout)
         if not given.yes and not stdin.isatty():
             print("Nothing was deleted: nobody can be asked here; --yes answers in advance.", file=sys.stderr)
             return 2

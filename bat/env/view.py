@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         return refuse(f"{folder} is no folder")
     count = sum(path.suffix.lower() in PICTURES for path in folder.iterdir())
     packed = " and a faceset.pak (the unpack launcher opens it)" if (folder / "faceset.pak").exists() else ""
-    print(f"{folder}: {count:,} pictures{packed}", flush=True)
+    print(f"{folder}: {count:,} picture{'' if count == 1 else 's'}{packed}", flush=True)
     if sys.platform == "win32":
         os.startfile(folder)
         return 0
