@@ -119,6 +119,8 @@ def devices(answer: Answer, card: Answer, environ: Mapping[str, str]) -> list[Fi
     found = [_device(row) for row in answer["devices"]]
     if len(found) == 1:
         found.insert(0, _no_card(answer, card, environ))
+    elif card.get("seen"):
+        found.insert(0, Finding("Graphics card", "ok", card["seen"], data=card))
     return found
 
 

@@ -181,10 +181,11 @@ def test_cards() -> None:
     answer = {"cuda": "13.0", "hip": None, "devices": [graphics(), cpu]}
     card = {"kind": "nvidia", "seen": "RTX 5090, driver 580.65", "choice": "CUDA 13 build (RTX 5090)"}
     found = packages.devices(answer, card, {})
-    assert [each.state for each in found] == ["ok", "ok"] and "30.0 GB free; float32, tf32" in found[0].text
-    old = packages.devices({**answer, "devices": [graphics(built_for=False), cpu]}, card, {})[0]
+    assert [each.state for each in found] == ["ok"] * 3 and "driver 580" in found[0].text
+    assert "30.0 GB free; float32, tf32" in found[1].text
+    old = packages.devices({**answer, "devices": [graphics(built_for=False), cpu]}, card, {})[1]
     assert old.state == "problem" and "no code for its generation (12.0)" in old.text
-    dead = packages.devices({**answer, "devices": [graphics(float32=False), cpu]}, card, {})[0]
+    dead = packages.devices({**answer, "devices": [graphics(float32=False), cpu]}, card, {})[1]
     assert dead.state == "problem" and "driver" in dead.advice
     none = {**answer, "devices": [cpu]}
     assert "driver" in packages.devices(none, card, {})[0].advice
