@@ -11,6 +11,8 @@ for %%I in ("%~dp0..\..") do set "ROOT=%%~fI"
 if exist "%ROOT%\bat\env\local.bat" call "%ROOT%\bat\env\local.bat"
 set "WORKSPACE=%ROOT%\workspace"
 if defined FACESMITH_WORKSPACE set "WORKSPACE=%FACESMITH_WORKSPACE%"
+rem A backslash at its end would quote the quote behind it.
+if "%WORKSPACE:~-1%"=="\" set "WORKSPACE=%WORKSPACE:~0,-1%"
 set "PRETRAIN_FACES=%ROOT%\pretrain_faces"
 if defined FACESMITH_PRETRAIN_FACES set "PRETRAIN_FACES=%FACESMITH_PRETRAIN_FACES%"
 set "PYTHON=%FACESMITH_PYTHON%"
