@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch  # here and not above: --help answers at once
-
+    # here and not above: --help answers at once
     from mainscripts.bench_floor import Floor, measure, random_batch, step
     from models import MODELS
     from models.swap import SwapTask
@@ -48,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model not in MODELS:
         return refuse(f"--model: got {args.model!r}, allowed is {' / '.join(MODELS)}.", EXIT_USAGE)
     if args.threads:
+        import torch
+
         torch.set_num_threads(args.threads)
     given = {key: getattr(args, key) for key in (*SIZES, "archi", "resolution", "batch_size")}
     given["face_type"] = "wf"

@@ -88,6 +88,10 @@ def _temporary() -> list[Finding]:
     except OSError as error:  # Python found none that can be written
         advice = "Make a folder that can be written and name it: TMPDIR (Windows: TEMP)."
         return [Finding("Temporary", "problem", error.strerror or str(error), advice)]
+    named = [name for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
+    if named and Path(os.environ[named[0]]).absolute() != place.absolute():
+        text = f"{named[0]} is {os.environ[named[0]]}, which cannot be written: {place} is taken"
+        return [Finding("Temporary", "note", text, f"Name a folder that can be written, or unset {named[0]}.")]
     return machine.folder("Temporary", place, must_exist=True)
 
 

@@ -220,5 +220,6 @@ def _untried(name: str, answer: Answer, numpy: Answer) -> Finding | None:
     if "error" in answer and "error" in numpy:
         return Finding(name, "note", "not tried: NumPy cannot be loaded")
     if "error" in answer:
-        return Finding(name, "problem", answer["error"], answer["advice"] or "Free what is named there and try again.")
+        advice = answer["advice"] or "What the lines above say of folders and memory comes first."
+        return Finding(name, "problem", answer["error"], advice)
     return None

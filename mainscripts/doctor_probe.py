@@ -114,7 +114,7 @@ def shared() -> Answer:
 def lock(folder: str) -> Answer:
     """Whether a second trainer would be kept off a model in that folder."""
     from core.lock import ModelLock
-    from core.modeldata import ModelError
+    from core.modeldir import ModelError  # whose text is known to be written for users
 
     path = Path(folder) / "facesmith_doctor_lock"
     with ModelLock(path):

@@ -100,8 +100,10 @@ def test_broken_packages_cost_a_line_each(fakes: Path, tmp_path: Path) -> None:
 
 def test_a_broken_numpy_is_told_once_as_what_it_is(fakes: Path, tmp_path: Path) -> None:
     (fakes / "numpy.py").write_text("raise ImportError('numpy.core.multiarray failed to import')\n", encoding="utf-8")
-    code, told, _ = doctor("--json", "--workspace", str(tmp_path), PYTHONPATH=str(fakes))
+    nowhere = str(tmp_path / "no such")
+    code, told, _ = doctor("--json", "--workspace", str(tmp_path), PYTHONPATH=str(fakes), TMPDIR=nowhere)
     rows = checks(told)
+    assert rows["Temporary"]["state"] == "note" and f"TMPDIR is {nowhere}" in rows["Temporary"]["text"]
     assert code == 1 and "multiarray" in rows["NumPy"]["text"]
     assert rows["Locks"]["text"] == rows["Shared memory"]["text"] == "not tried: NumPy cannot be loaded"
     assert "OpenCV cannot be loaded" in rows["Window"]["text"]
