@@ -109,7 +109,8 @@ def pytorch(answer: Answer, wanted: str) -> Finding:
         return found
     build = f"CUDA {answer['cuda']}" if answer["cuda"] else f"ROCm {answer['hip']}" if answer["hip"] else "CPU"
     build = "Metal" if sys.platform == "darwin" else build
-    return Finding(found.name, found.state, f"{build} build, {found.text}", found.advice, answer)
+    text = f"{build} build, {found.text}" + (f" (allowed is {wanted})" if found.state == "ok" and wanted else "")
+    return Finding(found.name, found.state, text, found.advice, answer)
 
 
 def devices(answer: Answer, card: Answer, environ: Mapping[str, str]) -> list[Finding]:
@@ -199,10 +200,12 @@ def shared(answer: Answer, numpy: Answer) -> Finding:
     if failed := _untried(name, answer, numpy):
         return failed
     place = answer["place"]
+    shm = f"; /dev/shm holds {size(answer['shm'])}" if answer["shm"] is not None else ""
     if place in ("memory", "the paging file"):
-        return Finding(name, "ok", "samples are shared in main memory", data=answer)
+        text = "samples are shared in main memory, without a file"
+        return Finding(name, "ok", f"{text}{shm}", data=answer)
     advice = "It works, slower where that is a disk." if not place.startswith("/dev/shm") else ""
-    return Finding(name, "note" if advice else "ok", f"samples are shared in {place}", advice, answer)
+    return Finding(name, "note" if advice else "ok", f"samples are shared in {place}{shm}", advice, answer)
 
 
 def lock(answer: Answer, numpy: Answer, folder: Path) -> Finding:

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -103,12 +104,13 @@ def window() -> Answer:
 
 
 def shared() -> Answer:
-    """Where memory that sample workers share comes from."""
+    """Where memory that sample workers share comes from; bytes of /dev/shm, None where there is none."""
     from core.sharedbuf import SharedBuffer
 
     buffer = SharedBuffer(SHARED_BYTES)
     buffer.close()
-    return {"place": buffer.place}
+    shm = Path("/dev/shm")
+    return {"place": buffer.place, "shm": shutil.disk_usage(shm).total if shm.is_dir() else None}
 
 
 def lock(folder: str) -> Answer:

@@ -9,6 +9,7 @@ synthetic media. Needs PyAV (the extra `video`).
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,13 @@ from mainscripts.verb import EXIT_OK, find_terminal, guarded, refuse
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-CODECS = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {}),
+    "h265": ("libx265", {"x265-params": "log-level=error"}),
+    "vp9": ("libvpx-vp9", {"b": "0", "cpu-used": "4", "row-mt": "1"}),  # b=0: the quality alone counts
+    "av1": ("libsvtav1", {}),
+}
+"""Encoders by codec, and what they are told besides."""
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 PICTURE = re.compile(r"(\d{1,12})\.jpg")
 STRIP = 28  # pixels below the picture, for the iteration
@@ -81,7 +88,7 @@ def _make(args: argparse.Namespace, terminal: Terminal | None, stdout: TextIO) -
     print(f"{page}: {len(taken):,} pictures{left_out}, {len(taken) / args.fps:.1f} s", file=stdout, flush=True)
     console = Console(file=stdout)
     shown = track(taken, "Drawing", console=console, disable=not stdout.isatty(), transient=True)
-    unreadable = write(args.output_file, shown, fps=args.fps, encoder=CODECS[args.codec], quality=args.quality)
+    unreadable = write(args.output_file, shown, fps=args.fps, codec=args.codec, quality=args.quality)
     if len(unreadable) == len(taken):
         return refuse(f"None of the pictures of {page} could be read.")
     if unreadable:
@@ -166,14 +173,16 @@ def spread(found: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path
 
 
 def write(
-    path: Path, taken: Iterable[tuple[int, Path]], *, fps: int, encoder: str, quality: int
+    path: Path, taken: Iterable[tuple[int, Path]], *, fps: int, codec: str, quality: int
 ) -> list[Path]:
     """Writes the video beside its place and moves it there; returns the pictures that could not be read. Where none
     could, nothing is written. Pictures of another size than the first are scaled to it. Raises OSError."""
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise prints its settings
     import av
 
     from core.history import COMMENT
 
+    encoder, settings = CODECS[codec]
     beside = path.with_name(f"{path.stem}.tmp{path.suffix}")
     unreadable: list[Path] = []
     stream: Any = None
@@ -186,8 +195,10 @@ def write(
                     unreadable.append(each)
                     continue
                 if stream is None:
-                    stream = video.add_stream(encoder, rate=fps, options={"crf": str(quality)})
+                    stream = video.add_stream(encoder, rate=fps, options={**settings, "crf": str(quality)})
                     stream.pix_fmt = "yuv420p"
+                    if codec == "h265" and path.suffix.lower() in (".mp4", ".mov"):
+                        stream.codec_context.codec_tag = "hvc1"  # the name that Apple's players know
                     stream.width, stream.height = even(picture.shape[1]), even(picture.shape[0] + STRIP)
                 drawn = frame(picture, iteration, stream.width, stream.height)
                 video.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="bgr24")))

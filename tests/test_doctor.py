@@ -209,3 +209,13 @@ def test_versions() -> None:
     assert wanted["torch"].startswith(">=") and {each.distribution for each in packages.PACKAGES} <= set(wanted)
     assert packages.new_enough("2.13.0+cpu", ">=2.8") and not packages.new_enough("2.7.1", ">=2.8")
     assert packages.new_enough("2.10", ">=2.9") and packages.new_enough("unknown", ">=2.9")
+
+
+def test_shared_memory_and_locks_of_other_systems(tmp_path: Path) -> None:
+    told = packages.shared({"place": "/dev/shm", "shm": 64 << 20}, {})
+    assert told.state == "ok" and "/dev/shm holds 67 MB" in told.text
+    told = packages.shared({"place": "/tmp", "shm": None}, {})
+    assert told.state == "note" and told.advice
+    told = packages.shared({"error": "no room for 64 MB of shared memory", "advice": ""}, {})
+    assert told.state == "problem" and told.advice
+    assert packages.lock({"held": False}, {}, tmp_path).state == "note"

@@ -61,12 +61,13 @@ def test_a_video_of_every_picture(history: Path, capsys: pytest.CaptureFixture[s
     assert any((one[155:] != other[155:]).mean() > 0.02 for one, other in itertools.pairwise(frames))
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("h265", "mkv"), ("vp9", "webm"), ("av1", "mp4")])
-def test_other_codecs(codec: str, suffix: str, history: Path) -> None:
+@pytest.mark.parametrize(("codec", "suffix"), [("h265", "mkv"), ("h265", "mp4"), ("vp9", "webm"), ("av1", "mp4")])
+def test_other_codecs(codec: str, suffix: str, history: Path, capfd: pytest.CaptureFixture[str]) -> None:
     av = pytest.importorskip("av", reason="makes a video (video extra)")
     file = history / f"v.{suffix}"
     words = ["--input-dir", str(history / "mine_SAEHD_history" / "SAEHD masked"), "--quality", "40", "--codec", codec]
     assert make(*words, "--output-file", str(file), "--max-seconds", "1", "--fps", "4") == 0
+    assert capfd.readouterr().err == "", "the encoder prints"
     with av.open(str(file)) as video:
         assert {key.lower(): value for key, value in video.metadata.items()}["comment"] == COMMENT
         assert len([*video.decode(video=0)]) == 4
