@@ -33,9 +33,11 @@ from core.events import (
     TargetReached,
     Warned,
 )
+from core.liveline import LiveLine
 from core.sinks import Every, ask
 
 LONG_S = 5.0
+PLAIN_WIDTH = 200
 LINES: dict[str, CommandName] = {"s": "save", "b": "backup", "p": "preview", "o": "options"}
 
 
@@ -45,7 +47,7 @@ class ConsoleSink:
     clock: seconds since the epoch, shown as local time. width: columns of the terminal, asked before every
     overwritten line. stays: after the target the program waits for keys (it does not with --exit-at-target).
     every: seconds between lines of iterations where the stream is no terminal. key: what stops training, as told to
-    the user; empty where nothing reads keys.
+    the user; empty where nothing reads keys. memory: see `core.liveline.LiveLine`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ConsoleSink:
         stays: bool = True,
         every: float = 10.0,
         key: str = "Enter",
+        memory: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._stream, self._clock, self._width = stream, clock, width
         self._stays, self._key = stays, key
@@ -65,25 +68,25 @@ class ConsoleSink:
         self._pending = 0  # length of the text a carriage return would overwrite
         self._open = ""  # the stage whose line waits for its seconds
         self._ms = 0.0
-        self._waits = Waits()
+        self._more = LiveLine(clock, memory)
         self._past = False  # the run began at or beyond its target
         self._gone = False
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Stepped):
             self._ms = event.ms
-            self._waits.add(event.ms, event.data_ms)
-            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses) + self._waits.field()
+            self._more.stepped(event)
+            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses)
             if self._live:
-                self._overwrite(line)
+                self._overwrite(line + self._more.fields(max(10, self._width() - 1) - len(line)))
             elif self._due():
-                self._print(line)
+                self._print(line + self._more.fields(PLAIN_WIDTH))
         elif isinstance(event, Saving):
             if self._live:
                 self._overwrite("Saving....")
         elif isinstance(event, Saved):
             # without a step since the save before there is no mean: say what was done instead
-            text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {}) + self._waits.field()
+            text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {}) + self._more.waiting()
             self._print(text if event.losses else f"{text} Saved.")
         elif isinstance(event, Started):
             self._started(event)
@@ -107,6 +110,7 @@ class ConsoleSink:
             self._print("Done.")
 
     def _started(self, event: Started) -> None:
+        self._more.started(event)
         how = f' Press "{self._key}" to stop training and save model.' if self._key else ""
         if event.target and event.iteration >= event.target:
             self._past = True
@@ -157,25 +161,6 @@ class ConsoleSink:
             self._stream.flush()
         except (OSError, ValueError):  # the terminal or the reader of the pipe is gone; training goes on
             self._gone = True
-
-
-class Waits:
-    """What part of the time the trainer waits for samples, over about the last fifty iterations."""
-
-    _KEPT = 0.98
-
-    def __init__(self) -> None:
-        self._ms = self._waited = 0.0
-
-    def add(self, ms: float, waited: float) -> None:
-        """One iteration, of which so many milliseconds were waited for samples."""
-        self._ms = self._KEPT * self._ms + ms
-        self._waited = self._KEPT * self._waited + min(waited, ms)
-
-    def field(self) -> str:
-        """`[data 12%]`, empty below one percent."""
-        percent = round(100 * self._waited / self._ms) if self._ms else 0
-        return f"[data {percent}%]" if percent else ""
 
 
 def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, float]) -> str:

@@ -84,6 +84,14 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         help="answers from a JSON file, as --save-options writes it; --set counts before it",
     )
     ours.add_argument(
+        "--plateau", type=whole(0, 100_000), default=20, metavar="N",
+        help="tell when a loss has not moved for N thousand iterations (default: 20; 0: never)",
+    )
+    ours.add_argument(
+        "--events", type=Path, metavar="FILE", help="append all that happens to FILE, one JSON object a line"
+    )
+    ours.add_argument("--loss-csv", type=Path, metavar="FILE", help="append the losses of every iteration to FILE")
+    ours.add_argument(
         "--commands", type=Path, metavar="FILE",
         help="obey lines that are appended to this file: save, backup, preview, stop, set batch_size=8 ct_mode=rct",
     )

@@ -22,7 +22,7 @@ from core.device import describe
 from core.events import Command, Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
 from core.mainmemory import MainMemory
-from core.memory import out_of_memory
+from core.memory import out_of_memory, usage
 from core.modeldir import ModelDir, ModelError
 from core.options import Values
 from core.runlog import RunLog, log_sink
@@ -240,6 +240,10 @@ def _sinks(
         window=not args.no_preview,
         stays=not args.exit_at_target,
         log=log_sink(log),
+        memory=lambda: usage(setup.device.torch_name).held,
+        plateau=args.plateau,
+        events=args.events,
+        loss_csv=args.loss_csv,
     )
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 from core.console import ConsoleSink, StopKeys
+from core.eventlog import EventLog, LossTable
 from core.events import Command, Event, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
+from core.plateau import Plateau
 from core.sinks import Background
 from core.window import Window, display_problem
 
@@ -23,6 +25,8 @@ class Sinks:
 
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
     stays: whether training pauses at its target. log: keeps what is told.
+    memory: bytes that the training holds. plateau: see `core.plateau`; events, loss_csv: files for other programs.
+    Raises OSError where one of them cannot be opened.
     """
 
     def __init__(
@@ -35,6 +39,10 @@ class Sinks:
         window: bool,
         stays: bool,
         log: Callable[[Event], object] = lambda event: None,
+        memory: Callable[[], int | None] = lambda: None,
+        plateau: int = 0,
+        events: Path | None = None,
+        loss_csv: Path | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
@@ -52,12 +60,20 @@ class Sinks:
                 width=lambda: shutil.get_terminal_size().columns,
                 stays=stays and (self._keyboard or not problem),
                 key="Enter" if self._keyboard or not problem else "",
+                memory=memory,
             ),
             "console",
         )
         self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
         self._add(self._files, "preview files")
         self._prefix, self._has_history = prefix, False
+        if plateau:
+            self._sinks.append(Plateau(plateau, self.emit))
+        try:
+            self._open_files(events, loss_csv)
+        except OSError:
+            self._stack.close()
+            raise
         if not problem:
             self._window_open = True
             self._window = Window(commands, self._lost)
@@ -107,11 +123,19 @@ class Sinks:
         if not isinstance(event, Stepped | Previewed):  # not to wake its thread for nothing
             self._log(event)
 
-    def _add(self, sink: Callable[[Event], object], name: str) -> Background:
-        background = Background(sink, name=name)
+    def _add(self, sink: Callable[[Event], object], name: str, steps: int = 1000) -> Background:
+        background = Background(sink, steps=steps, name=name)
         self._stack.callback(background.close, 30.0)
         self._sinks.append(background)
         return background
+
+    def _open_files(self, events: Path | None, loss_csv: Path | None) -> None:
+        """The files for other programs: first opened, so last closed, when all is written."""
+        for path, kind in ((events, EventLog), (loss_csv, LossTable)):
+            if path is not None:
+                lines = kind(path, self.emit)
+                self._stack.callback(lines.close)
+                self._add(lines, f"lines to {path.name}", steps=1_000_000)
 
     def _warn(self, text: str) -> None:
         self.emit(Warned(text))
