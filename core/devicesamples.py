@@ -54,11 +54,6 @@ class Store:
                 kind: torch.zeros(shape, dtype=torch.uint8, device=device) for kind, shape in shapes.items()
             }
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(tensor.nbytes for shelf in self._shelves.values() for tensor in shelf.values())
-
     def fill(self, key: Key, shown: Shown) -> None:
         """Upload the faces that are new."""
         if len(shown.fresh):
@@ -76,7 +71,8 @@ class DeviceSamples:
     """An endless iterator of `Batch`es of float32 (N, C, H, W) tensors on `device`, BGR, [0, 1]: as `Loader`, and so
     are position, wait_ms, kept, depth, pids and close. A batch stays valid as long as it is wanted.
 
-    uses: the shelf of each side's `own` faces and, with colour transfer, `colours`.
+    uses: the shelf of each side's `own` faces and, with colour transfer, `colours`. stored: bytes of the device that
+    could be had back by keeping no faces there.
     """
 
     def __init__(
@@ -86,9 +82,10 @@ class DeviceSamples:
         uses: Mapping[tuple[str, str], Key],
         store: Store,
         kept: str,
+        stored: int,
     ) -> None:
         self._feed, self._requests, self._uses, self._store = feed, dict(requests), dict(uses), store
-        self.kept = kept
+        self.kept, self.stored = kept, stored
         self.wait_ms = 0.0
 
     def __iter__(self) -> DeviceSamples:
@@ -134,11 +131,6 @@ class DeviceSamples:
 
     def pids(self) -> list[int]:
         return self._feed.pids()
-
-    @property
-    def stored(self) -> int:
-        """Bytes of the device that faces take."""
-        return self._store.size
 
 
 def fitting(make: Callable[[int], Store], budget: int, least: int) -> tuple[Store, int]:

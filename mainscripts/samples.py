@@ -76,7 +76,7 @@ def open_on_device(
     kept = f"{held.words(counts)} on {device}"
     if not all(held.kept[name] == count for name, count in counts.items()):
         kept += f"; of the others, in main memory {feed.kept}"
-    return DeviceSamples(feed, requests, feed.uses, store, kept)
+    return DeviceSamples(feed, requests, feed.uses, store, kept, held.size)
 
 
 def missing_operation(requests: Mapping[str, SampleRequest], device: str) -> str:

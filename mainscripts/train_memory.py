@@ -7,6 +7,7 @@ another program, and DeepFaceLab reads the same record.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Literal, TextIO
@@ -32,9 +33,10 @@ ON_OOM: tuple[OnOom, ...] = ("ask", "halve", "stop")
 
 
 class Samples:
-    """The batches of a run, which may become smaller. start(batch_size, position) opens a loader."""
+    """The batches of a run, which may become smaller. start(batch_size, position) opens a loader, with `lean=True` one
+    that keeps no faces on the device."""
 
-    def __init__(self, start: Callable[[int, int], AnyLoader], size: int, position: int) -> None:
+    def __init__(self, start: Callable[..., AnyLoader], size: int, position: int) -> None:
         self._start, self._first, self.size = start, size, size
         self._loader = start(size, position)
 
@@ -52,14 +54,22 @@ class Samples:
 
     @property
     def stored(self) -> int:
-        """Bytes of the device that faces take."""
+        """Bytes of the device that could be had back by keeping no faces there."""
         return self._loader.stored if isinstance(self._loader, DeviceSamples) else 0
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction]:
         """From `position` on, in batches of the start, with half the size: see `core.roles.Relief`. No sample is
         left out; where the sizes do not divide, the few before the position come once more."""
-        self._loader.close()  # first: its memory is what is short
         self.size //= 2
+        return self._restart(position)
+
+    def unload(self, position: Fraction) -> tuple[Fraction, Fraction]:
+        """The same in batches of the same size, without the faces that lie on the device."""
+        self._start = functools.partial(self._start, lean=True)
+        return self._restart(position)
+
+    def _restart(self, position: Fraction) -> tuple[Fraction, Fraction]:
+        self._loader.close()  # first: its memory is what is short
         share = Fraction(self.size, self._first)
         number = int(position / share)
         self._loader = self._start(self.size, number)
@@ -86,12 +96,13 @@ class Room:
         if self._where == self._device:  # else it is not the network that is too large
             with contextlib.suppress(MemoryError):  # short even of the little that counting takes
                 found = needs.changes(self._task, size)
-        text = f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
-        if stored := self._samples.stored:
-            text += f"\n  --device-cache-mb 0 saves {memory.size(stored)}: faces are then uploaded with every batch."
-        return text
+        return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:
+        if stored := self._samples.stored:
+            room = f"The faces on the device give back {memory.size(stored)} and go up with every batch from now on"
+            self._emit(Warned(f"{room}; --device-cache-mb 0 does so from the start. Training goes on."))
+            return self._samples.unload(position)
         smaller = self._samples.size // 2
         if not smaller:
             return None

@@ -164,13 +164,11 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
     def warn(text: str) -> None:
         sinks.emit(brief(text))
 
-    def start(size: int, position: int) -> AnyLoader:
+    def start(size: int, position: int, lean: bool = False) -> AnyLoader:
         waits = functools.partial(stop_waits, commands)
         room = None
         if setup.values["augment_on"] == "device":
-            # A smaller batch than at the start: the device was short of memory, so it is not filled with faces again.
-            short = size < setup.values["batch_size"] and args.device_cache_mb is None
-            room = device_budget(0 if short else args.device_cache_mb, setup.device.torch_name)
+            room = device_budget(0 if lean else args.device_cache_mb, setup.device.torch_name)
         loader = start_loader(
             setup, args.workers, warn, stopping=waits, size=size, position=position,
             cache_bytes=cache_budget(args.cache_mb), device_bytes=room,

@@ -76,7 +76,7 @@ def shelves(
 
 class FaceFeed(Loader):
     """A `Loader` whose batches hold a `core.drawn.Fed` a side instead of arrays. held: how many faces of each faceset
-    the store keeps. uses: the shelf of each side's parts."""
+    the store keeps; where it keeps all, the workers end once all have come. uses: the shelf of each side's parts."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class FaceFeed(Loader):
         **options: Any,
     ) -> None:
         """options: the others of `Loader`."""
-        self._held, self._seed = dict(held), seed
+        self._held, self._seed, self._done = dict(held), seed, False
         self._wants: dict[int, dict[tuple[str, str], _Wanted]] = {}
         # What color_transfer.measure says, for a mode, of each face on a shelf, once it has come.
         self._measured: dict[tuple[Key, str], npt.NDArray[np.float64]] = {}
@@ -161,6 +161,9 @@ class FaceFeed(Loader):
 
     def _batch(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Batch:
         number = self.position - 1  # counted already
+        if self._pool is not None and not self._done and self._all_came():
+            self._done = True
+            self._pool.close()  # nothing is left to prepare: their memory is better used otherwise
         wants = self._wants.pop(number)
         shown = {use: self._shown(use, wanted, arrays) for use, wanted in wants.items()}
         return Batch(
@@ -169,6 +172,11 @@ class FaceFeed(Loader):
                 for side in self._requests
             }
         )
+
+    def _all_came(self) -> bool:
+        """Whether the store holds every face by now."""
+        missing = any(shelf.spare or len(shelf.ordered) < shelf.held for shelf in self._shelves.values())
+        return not missing and not any(self._left)
 
     def _shown(self, use: tuple[str, str], wanted: _Wanted, arrays: Mapping[str, npt.NDArray[Any]]) -> Shown:
         key = self.uses[use]

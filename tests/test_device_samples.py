@@ -161,6 +161,14 @@ def test_what_it_says_and_leaves(folders: dict[str, Path]) -> None:
         next(loader)
 
 
+def test_workers_end_when_nothing_is_left_to_prepare(folders: dict[str, Path]) -> None:
+    wanted = taken(on_device(folders), 40)
+    with on_device(folders, workers=2) as loader:
+        got = [as_arrays(next(loader)) for _ in range(40)]
+        assert not loader.pids()
+    assert_same(got, wanted)
+
+
 def test_a_device_that_is_short_keeps_fewer_faces(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, told, tried = taken(on_device(folders), 4), [], []
     make = Store.__init__
@@ -214,15 +222,18 @@ def test_a_training_resumes_to_the_byte(faces: Path, tmp_path: Path) -> None:
 
 
 def test_short_of_memory_while_samples_are_made(faces: Path, tmp_path: Path) -> None:
-    """As any shortage: told, half the batch; the store is not filled again."""
+    """As any shortage; but before the batch is halved the faces on the device make room."""
     sets = ["--no-preview", "--set", "batch_size=8", "--set", "augment_on=device", "--target-iter", "4"]
     words = command(faces, tmp_path, *sets, "--exit-at-target", "--on-oom", "halve")
     done = run([words[0], str(ROOT / "tests" / "short_of_memory.py"), "augment", "over 4", *words[2:]])
     assert done.returncode == 0, done.stdout + done.stderr
-    for told in ("Out of memory in iteration 3 with batch_size 8", "--device-cache-mb 0 saves 0 MB",
-                 "goes on with batch_size 4", "in memory: none of 12 on cpu; of the others, in main memory all 12",
-                 "Reached target"):  # fmt: skip
-        assert told in done.stdout, f"{told}: {done.stdout}"
+    short = "Out of memory in iteration 3 with batch_size 8"
+    told = [short, "The faces on the device give back 0 MB", "in memory: none of 12 on cpu; of the others, in main",
+            short, "goes on with batch_size 4", "Reached target"]  # fmt: skip
+    for text in told:
+        assert text in done.stdout, f"{text}: {done.stdout}"
+    at = [done.stdout.rindex(text) for text in told]
+    assert done.stdout.index(short) < at[1] < at[3] < at[4] < at[5] and done.stdout.count(told[1]) == 1
     assert ModelDir(tmp_path, "new", "SAEHD").read_data().iter == 4
 
 

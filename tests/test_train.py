@@ -171,8 +171,10 @@ def test_what_is_set_is_not_asked_and_survives_the_questions(faces: Path, tmp_pa
     assert {**options, **wanted, "resolution": 80, "gan_patch_size": 10} == options
 
 
-def test_debug_shows_samples_and_trains_nothing(faces: Path, tmp_path: Path) -> None:
-    done = run(command(faces, tmp_path / "m", "--debug", "--no-preview", "--force-model-name", "look"))
+@pytest.mark.parametrize("where", ["cpu", "device"])
+def test_debug_shows_samples_and_trains_nothing(faces: Path, tmp_path: Path, where: str) -> None:
+    done = run(command(faces, tmp_path / "m", "--debug", "--no-preview", "--force-model-name", "look",
+                       "--set", f"augment_on={where}"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "m").iterdir())
     assert names == [f"look_SAEHD_preview_samples {side}.jpg" for side in ("dst", "src")]
