@@ -87,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
     parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
     parser.add_argument("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
-    parser.add_argument("--augment-on", choices=("cpu", "device"), default="cpu", help="who makes them (%(default)s)")
+    made_on = ("cpu", "device")
+    parser.add_argument("--augment-on", choices=made_on, nargs="+", default=["cpu"], help="who makes them; or both")
     parser.add_argument("--device", default="", metavar="NAME", help="with --augment-on device: PyTorch's name (best)")
     parser.add_argument("--device-cache-mb", type=int, metavar="MB", help="its memory for faces (a quarter)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
@@ -108,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
                 if args.stages:
                     lines = _stage_lines(facesets, resolution, ct_mode, args)
                 else:
-                    lines = _lines(measure(facesets, resolution, ct_mode, args), args.json)
+                    measured = (measure(facesets, resolution, ct_mode, where, args) for where in args.augment_on)
+                    lines = (line for result in measured for line in _lines(result, args.json))
                 for line in lines:
                     print(line, flush=True)
     except (FacesetError, FaceReadError, LoaderError, OSError) as error:
@@ -130,20 +132,22 @@ def _made_up(folder: Path, number: int) -> Path:
     return folder
 
 
-def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args: argparse.Namespace) -> Result:
-    """Time a fresh loader at one resolution, with one colour transfer."""
+def measure(
+    facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, where: str, args: argparse.Namespace
+) -> Result:
+    """Time a fresh loader at one resolution, with one colour transfer. where: `cpu` or `device`."""
     workers = default_workers() if args.workers is None else args.workers
     plain = SampleRequest(resolution, SHORT[args.face_type])
     requests = {"src": _request(resolution, ct_mode, args), "dst": plain}
     samples = args.batch_size * len(facesets)
-    if args.augment_on == "device":
+    if where == "device":
         import mainscripts.samples  # noqa: F401  # PyTorch only where it is needed, and not in the time that is measured
     started = time.perf_counter()
-    with _open(facesets, requests, workers, args) as loader:
+    with _open(facesets, requests, workers, where, args) as loader:
         _wait_for(next(loader))
         first = time.perf_counter() - started
         # What was made ahead was not made in the time that is measured; and every face has been kept by then.
-        kept = args.cache_mb or args.augment_on == "device"
+        kept = args.cache_mb or where == "device"
         epoch = -(-max(map(len, facesets.values())) // args.batch_size) if kept else 0
         for _ in range(loader.depth + epoch):
             batch = next(loader)
@@ -158,14 +162,18 @@ def measure(facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, args
             rates.append(count / (time.perf_counter() - started))
         held = MainMemory().held_by([os.getpid(), *loader.pids()])
     rate, megabytes = statistics.median(rates), None if held is None else held / 1e6
-    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes, args.augment_on)
+    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes, where)
 
 
 def _open(
-    facesets: Mapping[str, Faceset], requests: Mapping[str, SampleRequest], workers: int, args: argparse.Namespace
+    facesets: Mapping[str, Faceset],
+    requests: Mapping[str, SampleRequest],
+    workers: int,
+    where: str,
+    args: argparse.Namespace,
 ) -> AnyLoader:
     options: dict[str, Any] = {"seed": 0, "workers": workers, "warn": _warn, "cache_bytes": args.cache_mb << 20}
-    if args.augment_on == "cpu":
+    if where == "cpu":
         return Loader(facesets, requests, args.batch_size, **options)
     from core import device as devices  # PyTorch only where it is needed
     from mainscripts.samples import device_budget, open_on_device

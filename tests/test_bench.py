@@ -56,6 +56,14 @@ def test_stages_of_a_sample(tmp_path: Path) -> None:
         assert 0 < float(str(row["floor_memory_ms"])) < float(str(row["floor_remap_ms"]))
 
 
+def test_samples_made_on_the_device(tmp_path: Path) -> None:
+    src, dst = make_folder(tmp_path / "s", 4), make_folder(tmp_path / "d", 4)
+    words = ["--src", str(src), "--dst", str(dst), "--resolution", "64", "--workers", "1", "--rounds", "1"]
+    rows = bench("samples", *words, "--seconds", "0.1", "--augment-on", "cpu", "device", "--device", "cpu")
+    assert [row["augment_on"] for row in rows] == ["cpu", "device"]
+    assert all(float(str(row["samples_per_s"])) > 0 for row in rows)
+
+
 def test_color() -> None:
     rows = bench("color", "--size", "16", "24", "--rounds", "1")
     assert [(row["bench"], row["mode"], row["size"]) for row in rows] == [
