@@ -8,16 +8,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.device import describe
 from core.dflfile import write_bytes
 from core.memory import size
 from core.modeldir import ModelError
 from core.options import defaults, settle
 from core.summary import summary
-from mainscripts.train_setup import Setup
-from models.memory import need
-from models.swap import SwapTask
+
+if TYPE_CHECKING:
+    from mainscripts.train_setup import Setup
 
 SETTLED = {
     "--set": 1, "--options": 1, "--save-options": 1, "--force-model-name": 1, "--force-gpu-idxs": 1, "--seed": 1,
@@ -61,6 +61,10 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
 
 def dry_run(setup: Setup) -> list[str]:
     """What would be trained: the summary, all options, weights and memory. Nothing is made but shapes."""
+    from core.device import describe
+    from models.memory import need
+    from models.swap import SwapTask
+
     values, spec = setup.values, setup.spec
     iteration = setup.data.iter if setup.data is not None else 0
     chosen = {row.key: values.chosen.get(row.key, values[row.key]) for row in spec.rows}

@@ -12,13 +12,15 @@ from training import ENVIRONMENT
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect drives a pseudo-terminal (test extra)")
 MARK = "FACESMITH_TEST_MARK"
+LEFT_OUT = ("DISPLAY", "WAYLAND_DISPLAY", "COLUMNS", "LINES")
+"""pytest's own screen and size are not this person's."""
 
 
 class Person:
     """Starts a program in a pseudo-terminal. scratch: its folder for temporary files; display: its screen."""
 
     def __init__(self, words: list[str], scratch: Path | None = None, display: str = "") -> None:
-        environment = {key: value for key, value in ENVIRONMENT.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+        environment = {key: value for key, value in ENVIRONMENT.items() if key not in LEFT_OUT}
         self.mark = f"{MARK}={uuid.uuid4().hex}"
         environment |= dict([self.mark.split("=")]) | {"TERM": "xterm"}
         environment |= {"TMPDIR": str(scratch)} if scratch else {}
