@@ -90,6 +90,8 @@ def _open(folder: Path, name: str, say: Say, tick: Tick) -> Faceset:
     faces = Faceset.open(folder, tell, tick)
     for line in faces.summary():
         tell(line)
+    if faces.news:
+        tell(faces.news)
     return faces
 
 

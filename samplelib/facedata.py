@@ -29,7 +29,7 @@ _MEAN = MEAN_2D - MEAN_2D.mean(0)
 _NUMBERS = {int, float, *(np.dtype(code).type for code in "bBhHiIlLqQefd")}
 LONGEST_NAME = 255
 _MAX_OUTSIDE = 4  # picture sides that a landmark may lie outside: a turned head leaves a half_face picture
-_MAX_MASK = 1 << 20
+MAX_MASK = 1 << 20
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 
 
@@ -124,12 +124,26 @@ def _alignable(points: Array) -> bool:
     return bool(np.hypot(along, across) > 0.01 * np.sqrt((face**2).sum() * (_MEAN**2).sum()))
 
 
+def are_landmarks(points: Array, sides: Array) -> Array:
+    """(N,) bool: whether `check_face` takes such landmarks (N, 68, 2), up to rounding. sides: (N,) longer sides of
+    their pictures."""
+    flat = points.reshape(len(points), -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = flat.min(1) >= -_MAX_OUTSIDE * sides - 1, flat.max(1) <= (_MAX_OUTSIDE + 1) * sides + 1
+        apart = np.ptp(points[:, 17:49], axis=1).min(1) >= 0.99
+        face = points[:, _ALIGNED] - points[:, _ALIGNED].mean(1, keepdims=True)
+        along = (face * _MEAN).sum((1, 2))
+        across = (face[..., 0] * _MEAN[:, 1] - face[..., 1] * _MEAN[:, 0]).sum(1)
+        like = np.hypot(along, across) > 0.0099 * np.sqrt((face**2).sum((1, 2)) * (_MEAN**2).sum())
+        return np.asarray(np.isfinite(flat).all(1) & low & high & apart & like)
+
+
 def _mask(value: Any) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         value = value.tobytes()
-    if not isinstance(value, (bytes, bytearray)) or not value.startswith(_PICTURES) or len(value) > _MAX_MASK:
+    if not isinstance(value, (bytes, bytearray)) or not value.startswith(_PICTURES) or len(value) > MAX_MASK:
         raise FaceReadError("its xseg_mask is no PNG or JPEG")
     return bytes(value)
 

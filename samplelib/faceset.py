@@ -1,43 +1,38 @@
 """A faceset: a folder of aligned JPGs or a faceset.pak, known face by face without decoding a pixel.
 
-What is known lies in a few flat arrays, so that worker processes can map the same memory instead of each holding
-a hundred thousand objects; `Sample` is a view of one row, made when asked for. Masks stay compressed in there.
+What is known lies in a few flat arrays (`samplelib.facetable`), so that worker processes can map the same memory
+instead of each holding a hundred thousand objects; `Sample` is a view of one row, made when asked for. Large sets keep
+an index, so that only files that were changed are read (`samplelib.faceindex`). Masks stay in their files.
 """
 
 from __future__ import annotations
 
-import os
+import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
-from core.shown import printable, shorten
+from core.disk import DISK, Disk
+from core.shown import printable
 from facelib import landmarks as geometry
-from facelib.dfljpg import CutOffError, DflJpgError, Header, LostMetadataError, parse_metadata, read_header
-from facelib.facetype import FACE_TYPES
-from samplelib import pack
-from samplelib.facedata import LONGEST_NAME, FaceData, FaceReadError, Polygons, check_face
+from facelib.dfljpg import DflJpgError, parse_metadata, read_header
+from samplelib import faceindex, pack
+from samplelib.facedata import Array, FaceReadError, Polygons, check_face
+from samplelib.facescan import JPEG, MAX_FILE, META, PICTURES, Known, Stamp, scan_folder, scan_pack
+from samplelib.facetable import TYPES, Table, coded, polygons_of, taken
 from samplelib.pixels import decode, decode_mask_bytes
 
 __all__ = [
-    "FaceReadError", "Faceset", "FacesetError", "Sample", "decode", "decode_mask", "read_bytes", "read_face",
+    "JPEG", "MAX_FILE", "META", "PICTURES", "FaceReadError", "Faceset", "FacesetError", "Sample", "decode",
+    "decode_mask", "read_bytes", "read_face",
 ]  # fmt: skip
 
-Array = np.ndarray[Any, Any]
 Warn = Callable[[str], None]
-
-_TYPES = list(FACE_TYPES)
-JPEG = {".jpg", ".jpeg"}
-PICTURES = {*JPEG, ".png", ".webp", ".tif", ".tiff", ".bmp"}
-_HEAD = 24 << 10  # what one read of a file's head asks for: holds most face data
-_MAX_HEAD = 16 << 20
-MAX_FILE = 256 << 20
-META = "meta.dat"
-"""Face data of the folder's pictures, kept while they are edited (`samplelib.metafile`)."""
 
 _MAX_LINES = 50
 
@@ -47,16 +42,55 @@ class FacesetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample(FaceData):
-    """Everything known of one face but its pixels; arrays are read-only.
+class Sample:
+    """Everything known of one face but its pixels and its mask; arrays are read-only.
 
-    filename: for messages. path, offset, size: the JPEG's bytes; size 0 means the whole file.
+    face_type: DFL's long name. shape: (height, width). landmarks: (68, 2) float32 in pixels. seg_ie_polys: (0 exclude /
+    1 include, (n, 2) float32) polygons. person_name: in packs of several persons. filename: for messages. path, offset,
+    size: the JPEG's bytes; size 0 means the whole file. stamp: of that file, when it was looked at. mask_at: offset,
+    length (0: none there) and CRC-32 of its mask in that file; mask: one that does not lie there as it is.
     """
 
+    face_type: str
+    shape: tuple[int, int]
+    landmarks: Array
+    seg_ie_polys: Polygons
+    eyebrows_expand_mod: float
+    source_filename: str
+    person_name: str | None
     filename: str
     path: Path
     offset: int
     size: int
+    stamp: Stamp
+    mask_at: tuple[int, int, int]
+    mask: bytes | None
+
+    @property
+    def masked(self) -> bool:
+        """Whether an XSeg mask was applied to it."""
+        return self.mask is not None or self.mask_at[1] > 0
+
+    @property
+    def xseg_mask(self) -> bytes | None:
+        """The mask as PNG or JPEG bytes, read from the file. Raises FaceReadError, OSError."""
+        start, length, check = self.mask_at
+        if self.mask is not None or not length:
+            return self.mask
+        found = _read_part(self.path, start, length)
+        if zlib.crc32(found) != check:
+            return self._moved_mask()
+        return found
+
+    def _moved_mask(self) -> bytes | None:
+        """The mask of a face whose file was changed since."""
+        if self.size:
+            raise FaceReadError("its xseg_mask is not where it was: the pack was changed meanwhile")
+        try:
+            header = read_header(self.path.read_bytes())
+            return check_face(parse_metadata(header.metadata), (header.height, header.width)).xseg_mask
+        except DflJpgError as error:
+            raise FaceReadError(str(error)) from None
 
     @property
     def pose(self) -> tuple[float, float, float]:
@@ -68,55 +102,35 @@ class Sample(FaceData):
         return self.pose[1]
 
 
-class _Table:
-    """Byte strings of different lengths in one array."""
-
-    @staticmethod
-    def arrays(name: str, items: Sequence[bytes]) -> dict[str, Array]:
-        ends = np.cumsum([0, *map(len, items)], dtype=np.int64)
-        return {name: np.frombuffer(b"".join(items), np.uint8), f"{name}_at": ends}
-
-    def __init__(self, arrays: Mapping[str, Array], name: str) -> None:
-        self.bytes, self.at = arrays[name], arrays[f"{name}_at"]
-
-    def __getitem__(self, index: int) -> bytes:
-        return self.bytes[self.at[index] : self.at[index + 1]].tobytes()
-
-    def text(self, index: int) -> str:
-        return self[index].decode("utf-8", "surrogateescape")
-
-
-def _polygon_bytes(polygons: Polygons) -> bytes:
-    return b"".join(np.array([kind, len(p)], "<i4").tobytes() + p.astype("<f4").tobytes() for kind, p in polygons)
-
-
-def _polygons(raw: bytes) -> Polygons:
-    found, at = [], 0
-    while at < len(raw):
-        kind, count = np.frombuffer(raw, "<i4", 2, at).tolist()
-        found.append((kind, np.frombuffer(raw, "<f4", 2 * count, at + 8).reshape(count, 2)))
-        at += 8 + 8 * count
-    return tuple(found)
-
-
 class Faceset(Sequence[Sample]):
     """The usable faces of a folder, in order of their names (of a pack: in its order)."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._arrays = dict(arrays)
-        self._names, self._sources, self._persons, self._masks, self._polys = (
-            _Table(arrays, name) for name in ("names", "sources", "persons", "masks", "polys")
-        )
+        self.news = ""
+        self.use(arrays)
         self.folder = Path(arrays["folder"].tobytes().decode("utf-8", "surrogateescape"))
         self._packed = bool(arrays["packed"][0])
-        self._yaws: Array | None = None
+
+    def use(self, arrays: Mapping[str, Array]) -> None:
+        """Look at these arrays, equal to its own, from now on: a shared copy takes the place of a private one."""
+        self._arrays = {name: array.view() for name, array in arrays.items()}
+        for array in self._arrays.values():
+            array.flags.writeable = False
+        self._names, self._sources, self._persons, self._masks, self._polys = (
+            Table(arrays, name) for name in ("names", "sources", "persons", "masks", "polys")
+        )
 
     @classmethod
-    def open(cls, folder: Path, warn: Warn, tick: Callable[[], object] = lambda: None) -> Faceset:
+    def open(
+        cls, folder: Path, warn: Warn, tick: Callable[[], object] = lambda: None, *,
+        index_from: int = faceindex.FROM, disk: Disk = DISK, now: Callable[[], int] = time.time_ns,
+    ) -> Faceset:  # fmt: skip
         """Reads the heads of all faces; `warn` gets one line for each that is skipped, with the reason; `tick` is
-        called after each that is read.
+        called for each that is looked at.
 
-        A faceset.pak wins over the JPGs beside it, as in DFL. Raises FacesetError if no face is usable.
+        Sets of `index_from` faces and more keep an index in the folder, and only what was changed is read; `news` then
+        says what, empty where nothing was. now: ns of the clock that times files. A faceset.pak wins over the JPGs
+        beside it, as in DFL. Raises FacesetError if no face is usable.
         """
         if not folder.is_dir():
             what = "is a file. Give the folder it lies in." if folder.exists() else "no such folder."
@@ -129,15 +143,26 @@ class Faceset(Sequence[Sample]):
                 warn(f"{printable(name)}: {reason}; skipped")
 
         packed = (folder / pack.NAME).is_file()
-        faces = []
-        for face in _packed_faces(folder, refuse) if packed else _loose_faces(folder, refuse):
-            faces.append(face)
-            tick()
+        before = _index(folder, packed, warn)
+        try:
+            known, tally = (scan_pack if packed else scan_folder)(folder, before, refuse, tick, now)
+        except pack.PackError as error:
+            raise FacesetError(
+                f"{folder / pack.NAME}: {error}. Pack the faces again, or take the file away to use the pictures "
+                "beside it."
+            ) from None
         if len(reasons) > _MAX_LINES:
             warn(f"{folder}: {len(reasons) - _MAX_LINES:,} more are skipped ({_counted(reasons[_MAX_LINES:])})")
-        if not faces:
+        count = len(known.arrays["types"])
+        if not count:
             raise FacesetError(_useless(folder, packed, reasons))
-        return cls(_arrays(folder, packed, faces))
+        place = {"folder": np.frombuffer(coded(str(folder)), np.uint8), "packed": np.array([packed], np.uint8)}
+        faces = cls({**place, **known.arrays})
+        faces.news = tally.words()
+        if count >= index_from and (before is None or tally.read or tally.gone):
+            known.arrays["yaws"] = faces.yaws(tick)
+            _keep(folder, known, disk, warn)
+        return faces
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -158,12 +183,13 @@ class Faceset(Sequence[Sample]):
         name = self._names.text(index)
         height, width = a["shapes"][index].tolist()
         person = int(a["person"][index])
+        size, modified, changed = a["stamps"][index].tolist()
+        start, length, check = a["mask_at"][index].tolist()
         return Sample(
-            face_type=_TYPES[a["types"][index]],
+            face_type=TYPES[a["types"][index]],
             shape=(height, width),
             landmarks=a["landmarks"][index],
-            xseg_mask=self._masks[index] or None,
-            seg_ie_polys=_polygons(self._polys[index]),
+            seg_ie_polys=polygons_of(self._polys[index]),
             eyebrows_expand_mod=float(a["eyebrows"][index]),
             source_filename=self._sources.text(index),
             person_name=None if person < 0 else self._persons.text(person),
@@ -171,18 +197,29 @@ class Faceset(Sequence[Sample]):
             path=self.folder / (pack.NAME if self._packed else name),
             offset=int(a["offsets"][index]),
             size=int(a["sizes"][index]),
+            stamp=(size, modified, changed),
+            mask_at=(start, length, check),
+            mask=self._masks[index] or None,
         )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
-    def yaws(self) -> Array:
-        """(N,) float32, radians; computed once, about 0.1 ms a face."""
-        if self._yaws is None:
-            widths = self._arrays["shapes"][:, 1].tolist()
-            poses = [geometry.pose(*face) for face in zip(self._arrays["landmarks"], widths, strict=True)]
-            self._yaws = np.array([yaw for _, yaw, _ in poses], np.float32)
-        return self._yaws
+    def yaws(self, tick: Callable[[], object] = lambda: None) -> Array:
+        """(N,) float32, radians; computed once, about 0.15 ms a face, where no index has them."""
+        yaws = self._arrays["yaws"]
+        if np.isnan(yaws).any():
+            yaws = yaws.copy()
+            for index in np.flatnonzero(np.isnan(yaws)).tolist():
+                landmarks, width = self._arrays["landmarks"][index], int(self._arrays["shapes"][index, 1])
+                yaws[index] = geometry.pose(landmarks, width)[1]
+                tick()
+            self._arrays["yaws"] = yaws
+        return yaws
+
+    def types(self) -> list[str]:
+        """The face type of each face."""
+        return [TYPES[kind] for kind in self._arrays["types"].tolist()]
 
     def persons(self) -> list[str]:
         """Names of the persons in a pack of several, else empty."""
@@ -191,7 +228,7 @@ class Faceset(Sequence[Sample]):
     def summary(self) -> list[str]:
         """What there is, for the lines at the start: face types with sizes, masks, persons."""
         kinds = Counter(
-            (_TYPES[kind], width, height)
+            (TYPES[kind], width, height)
             for kind, (height, width) in zip(
                 self._arrays["types"].tolist(), self._arrays["shapes"].tolist(), strict=True
             )
@@ -199,8 +236,9 @@ class Faceset(Sequence[Sample]):
         named = ", ".join(f"{count:,} {kind} {width}x{height}" for (kind, width, height), count in kinds.most_common(4))
         more = "" if len(kinds) <= 4 else f", {len(kinds) - 4} other sizes"
         lines = [f"{len(self):,} faces: {named}{more}"]
-        for table, what in ((self._masks, "applied XSeg masks"), (self._polys, "labelled polygons")):
-            if count := int(np.count_nonzero(np.diff(table.at))):
+        masked = (self._arrays["mask_at"][:, 1] > 0) | self._masks.filled()
+        for have, what in ((masked, "applied XSeg masks"), (self._polys.filled(), "labelled polygons")):
+            if count := int(np.count_nonzero(have)):
                 lines.append(f"{count:,} with {what}")
         if persons := self.persons():
             lines.append(f"{len(persons):,} persons")
@@ -208,12 +246,7 @@ class Faceset(Sequence[Sample]):
 
     def subset(self, indices: Sequence[int]) -> Faceset:
         """The faceset of these faces only, in this order."""
-        per_face = ("landmarks", "shapes", "types", "eyebrows", "offsets", "sizes", "person")
-        arrays = {**self._arrays, **{name: self._arrays[name][list(indices)] for name in per_face}}
-        tables = {"names": self._names, "sources": self._sources, "masks": self._masks, "polys": self._polys}
-        for name, table in tables.items():
-            arrays |= _Table.arrays(name, [table[index] for index in indices])
-        return Faceset(arrays)
+        return Faceset(taken(self._arrays, indices))
 
     def to_arrays(self) -> dict[str, Array]:
         """Everything as flat arrays of numbers, for `from_arrays` in another process."""
@@ -240,110 +273,6 @@ class Faceset(Sequence[Sample]):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    filename: str
-    offset: int
-    size: int
-    face: FaceData
-
-
-def _arrays(folder: Path, packed: bool, faces: list[_Found]) -> dict[str, Array]:
-    persons = sorted({f.face.person_name for f in faces if f.face.person_name is not None})
-    number = {name: index for index, name in enumerate(persons)}
-
-    def coded(text: str) -> bytes:
-        return text.encode("utf-8", "surrogateescape")
-
-    arrays: dict[str, Array] = {
-        "folder": np.frombuffer(coded(str(folder)), np.uint8),
-        "packed": np.array([packed], np.uint8),
-        "landmarks": np.array([f.face.landmarks for f in faces], np.float32),
-        "shapes": np.array([f.face.shape for f in faces], np.int32),
-        "types": np.array([_TYPES.index(f.face.face_type) for f in faces], np.uint8),
-        "eyebrows": np.array([f.face.eyebrows_expand_mod for f in faces], np.float32),
-        "offsets": np.array([f.offset for f in faces], np.int64),
-        "sizes": np.array([f.size for f in faces], np.int64),
-        "person": np.array([number.get(f.face.person_name or "", -1) for f in faces], np.int32),
-        **_Table.arrays("names", [coded(f.filename) for f in faces]),
-        **_Table.arrays("sources", [coded(f.face.source_filename) for f in faces]),
-        **_Table.arrays("persons", [coded(name) for name in persons]),
-        **_Table.arrays("masks", [f.face.xseg_mask or b"" for f in faces]),
-        **_Table.arrays("polys", [_polygon_bytes(f.face.seg_ie_polys) for f in faces]),
-    }
-    for array in arrays.values():
-        array.flags.writeable = False
-    return arrays
-
-
-def _loose_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[_Found]:
-    for path in sorted(folder.iterdir()):
-        suffix = path.suffix.lower()
-        if suffix not in PICTURES:
-            continue
-        if not path.is_file():
-            refuse(path.name, "a folder, not a picture" if path.is_dir() else "not a file")
-        elif suffix not in JPEG:
-            refuse(path.name, "aligned faces are JPG files, this is none")
-        else:
-            try:
-                header = _header(path)
-                face = check_face(parse_metadata(header.metadata), (header.height, header.width))
-            except (DflJpgError, FaceReadError) as error:
-                lost = isinstance(error, LostMetadataError) and (folder / META).is_file()
-                refuse(path.name, _mend(folder) if lost else str(error))
-            except OSError as error:
-                refuse(path.name, f"cannot be read ({error.strerror or error})")
-            else:
-                yield _Found(path.name, 0, 0, face)
-
-
-def _mend(folder: Path) -> str:
-    return (
-        f"its face data are lost, {META} may have them: "
-        f'python main.py util --input-dir "{printable(str(folder))}" --restore-faceset-metadata'
-    )
-
-
-def _header(path: Path) -> Header:
-    """The JPEG header of a file, of which no more is read than that takes."""
-    with path.open("rb", buffering=0) as file:
-        if (size := os.fstat(file.fileno()).st_size) > MAX_FILE:
-            raise FaceReadError(f"a file of {size:,} bytes; up to {MAX_FILE:,} are read")
-        head = file.read(_HEAD)
-        try:
-            return read_header(head)
-        except CutOffError:
-            rest = file.read(_MAX_HEAD)
-            if not rest:
-                raise
-            return read_header(head + rest)
-
-
-def _packed_faces(folder: Path, refuse: Callable[[str, str], None]) -> Iterator[_Found]:
-    path = folder / pack.NAME
-    try:
-        entries = pack.read_pack(path)
-    except pack.PackError as error:
-        raise FacesetError(
-            f"{path}: {error}. Pack the faces again, or take the file away to use the pictures beside it."
-        ) from None
-    total = path.stat().st_size
-    for entry in entries:
-        name = shorten(printable(entry.filename), LONGEST_NAME)  # a stranger's: only ever shown
-        try:
-            if entry.size <= 0 or entry.size > MAX_FILE or entry.offset + entry.size > total:
-                raise FaceReadError("its picture lies outside the pack")
-            shape = entry.metadata.get("shape")
-            if not isinstance(shape, (list, tuple)) or not all(type(n) is int for n in (*shape, None, None)[:2]):
-                raise FaceReadError("the pack does not say how large its picture is")
-            face = check_face(entry.metadata, (shape[0], shape[1]))
-        except FaceReadError as error:
-            refuse(f"{pack.NAME}/{name}", str(error))
-        else:
-            yield _Found(name, entry.offset, entry.size, face)
-
-
 def _counted(reasons: list[str]) -> str:
     return ", ".join(f"{count:,}: {reason}" for reason, count in Counter(reasons).most_common(3))
 
@@ -364,13 +293,37 @@ def _useless(folder: Path, packed: bool, reasons: list[str]) -> str:
     return f"{folder}: no pictures, {len(entries) - folders:,} other files, {folders:,} folders. {advice}"
 
 
+def _index(folder: Path, packed: bool, warn: Warn) -> Known | None:
+    """What the last start kept; None where there is nothing of use."""
+    try:
+        return faceindex.read(folder, packed)
+    except (faceindex.IndexFileError, OSError) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        warn(f"{folder / faceindex.NAME}: {reason}; it is not used, all faces are read anew")
+        return None
+
+
+def _keep(folder: Path, known: Known, disk: Disk, warn: Warn) -> None:
+    try:
+        faceindex.write(folder, known, disk)
+    except OSError as error:
+        warn(
+            f"{folder / faceindex.NAME}: cannot be written ({error.strerror or error}), so the next start reads all "
+            "faces again"
+        )
+
+
+def _read_part(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
+
+
 def read_bytes(sample: Sample) -> bytes:
     """The JPEG of a face. Raises OSError, or FaceReadError if its pack has become shorter."""
-    with sample.path.open("rb", buffering=0) as file:
-        if not sample.size:
-            return file.readall()
-        file.seek(sample.offset)
-        data = file.read(sample.size)
+    if not sample.size:
+        return sample.path.read_bytes()
+    data = _read_part(sample.path, sample.offset, sample.size)
     if len(data) < sample.size:
         raise FaceReadError("its picture is cut off")
     return data
@@ -387,4 +340,8 @@ def read_face(sample: Sample) -> Array:
 
 def decode_mask(sample: Sample) -> Array | None:
     """(h, w, 1) float32 0..1 of the applied mask at its own size, None without one. Raises FaceReadError."""
-    return None if sample.xseg_mask is None else decode_mask_bytes(sample.xseg_mask)
+    try:
+        coded_mask = sample.xseg_mask
+    except OSError as error:
+        raise FaceReadError(f"its xseg_mask cannot be read ({error.strerror or error})") from None
+    return None if coded_mask is None else decode_mask_bytes(coded_mask)

@@ -173,8 +173,12 @@ class Loader:
         faces_layout = Layout.of({name: (array.dtype, array.shape) for name, array in known.items()})
         faces = SharedBuffer(faces_layout.size)
         self._buffers.append(faces)
-        for name, view in faces_layout.views(faces.map).items():
+        shared = faces_layout.views(faces.map)
+        for name, view in shared.items():
             view[...] = known[name]
+        for name in self._plan.kept:  # one copy for all processes
+            own = self._facesets[name]
+            own.use({key: shared[f"{name}/{key}"] for key in own.to_arrays()})
         self._ring = Ring(self._layout)
         self._buffers.append(self._ring.buffer)
         self._depth = Depth(MIN_DEPTH, self._ring.most)

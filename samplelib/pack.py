@@ -43,6 +43,9 @@ class Entry:
     size: int
 
 
+NOTHING = Entry("", {}, 0, 0)
+
+
 def _number(value: Any = None) -> int:
     """An enumeration member, by its number."""
     if type(value) is not int:

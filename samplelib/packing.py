@@ -18,7 +18,7 @@ from pathlib import Path
 from core.disk import Disk
 from core.shown import printable
 from facelib.dfljpg import DflJpgError, parse_metadata, read_header
-from samplelib import pack
+from samplelib import faceindex, pack
 from samplelib.facedata import FaceReadError, check_face
 from samplelib.faceset import MAX_FILE, PICTURES, FacesetError
 
@@ -106,7 +106,8 @@ def delete_originals(folder: Path, pictures: Sequence[Picture], disk: Disk) -> l
         else:
             kept.append(picture.path)
     for person in {picture.person for picture in pictures if picture.person is not None}:
-        if not any((folder / person).iterdir()):
+        if all(path.name == faceindex.NAME for path in (folder / person).iterdir()):
+            disk.unlink(folder / person / faceindex.NAME)
             (folder / person).rmdir()
     return kept
 

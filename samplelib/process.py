@@ -35,7 +35,7 @@ def check(faceset: Faceset, request: SampleRequest) -> None:
     Raises FacesetError: how many faces of which type there are, what the model needs, what to do.
     """
     wanted = FACE_TYPES[request.face_type]
-    counts = Counter(sample.face_type for sample in faceset.samples)
+    counts = Counter(faceset.types())
     small = {kind: count for kind, count in counts.items() if FACE_TYPES[kind] < wanted}
     if small:
         found = ", ".join(f"{count} of type {kind}" for kind, count in counts.most_common())
@@ -52,7 +52,7 @@ def suitable(faceset: Faceset, request: SampleRequest, warn: Callable[[str], obj
     Raises FacesetError, as `check`, when most do not: then the whole set is of the wrong type.
     """
     wanted = FACE_TYPES[request.face_type]
-    kept = [index for index, sample in enumerate(faceset.samples) if FACE_TYPES[sample.face_type] >= wanted]
+    kept = [index for index, kind in enumerate(faceset.types()) if FACE_TYPES[kind] >= wanted]
     dropped = len(faceset) - len(kept)
     if dropped == 0:
         return faceset

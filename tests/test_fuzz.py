@@ -151,7 +151,7 @@ def test_any_file(name: str, scratch: Path) -> None:
     holds()
 
 
-@pytest.mark.parametrize("name", ["jpg", "pack", "meta", "options", "part", "journal", "state"])
+@pytest.mark.parametrize("name", ["jpg", "pack", "meta", "options", "part", "journal", "state", "index"])
 def test_every_cut_of_a_file(name: str, scratch: Path) -> None:
     target = readers.TARGETS[name]
     data = target.seeds()[0]
@@ -170,7 +170,7 @@ def test_every_cut_of_a_jpg_before_its_pixels() -> None:
             read_header(data[:length])
 
 
-@pytest.mark.parametrize("name", [name for name in readers.TARGETS if name not in ("pickle", "journal", "state")])
+@pytest.mark.parametrize("name", [n for n in readers.TARGETS if n not in ("pickle", "journal", "state", "index")])
 def test_hostile_pickles_in_every_file(name: str, scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The files by name: `.npy`, `data.dat`, `default_options.dat`, `faceset.pak`, metadata of a JPG."""
     wrapped = {"jpg": honest.jpg, "pack": lambda raw: honest.pak(raw, [honest.jpg(None)])}.get(name, bytes)

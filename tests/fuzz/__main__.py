@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "journal", "state")
+NAMES = ("pickle", "jpg", "pack", "meta", "options", "model", "part", "weights", "journal", "state", "index")
 PATIENCE = 20.0
 PREFIX = "facesmith-fuzz-scratch-"
 

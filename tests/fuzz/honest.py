@@ -17,6 +17,10 @@ from core.manifest import Entry, Manifest
 from facelib.constants import MEAN_3D
 from facelib.dfljpg import aligned_metadata
 from models import MODELS
+from samplelib import faceindex
+from samplelib.facedata import check_face
+from samplelib.facescan import Known, Refused
+from samplelib.facetable import Found, arrays_of
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 SIZE = 64
@@ -104,3 +108,16 @@ def honest_journal() -> bytes:
     """What a save of two files writes, one of them replacing an old one."""
     files = {"data.dat": NEW_ENTRY, "encoder.npy": NEW_ENTRY}
     return Manifest(3, 7, files, {"data.dat": OLD_ENTRY, "encoder.npy": None}, (0.5, None)).to_json()
+
+
+def honest_index(packed: bool) -> bytes:
+    """The index of two faces, one of them masked, and one that is refused."""
+    person = {"person_name": "ann"} if packed else {}
+    face = check_face({**honest_face(), **person}, (SIZE, SIZE))
+    place = [(100 * number, 100) if packed else (0, 0) for number in range(2)]
+    at = (10, 90, zlib.crc32(b"mask"))
+    stamp = (1000, 10**18, 10**18)
+    faces = [Found("0.jpg", *place[0], face, stamp, at, 0.5), Found("1.jpg", *place[1], face, stamp, None, -0.5)]
+    refused = [Refused("2.jpg", (0, 0, 0) if packed else stamp, "it has 5 landmarks, 68 are needed", not packed)]
+    known = Known(packed, 2 * 10**18, stamp if packed else (0, 0, 0), arrays_of(faces), refused)
+    return b"".join(faceindex.pieces(known))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import random
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from core.dflfile import dumps
 
 from . import values
-from .honest import honest_entry, honest_face, honest_journal, jpg, pak, pickles, smallest_task
+from .honest import honest_entry, honest_face, honest_index, honest_journal, jpg, pak, pickles, smallest_task
 
 PICKLES = pickles()
 WEIGHTS = smallest_task().parts()["inter"]
@@ -103,3 +105,21 @@ def make_journal(rng: random.Random) -> bytes:
         text = text.replace(old, rng.choice(NAMES if name else TOKENS), rng.choice([-1, 1]))
     text += " " * rng.randrange(8)  # its length decides which files are there
     return text.encode() if rng.random() < 0.6 else values.damage(rng, text.encode())
+
+
+INDEXES = [honest_index(packed) for packed in (False, True)]
+NUMBERS = [0, 1, -1, 2**31, 2**63 - 1, 2**32 - 1, 255]
+
+
+def make_index(rng: random.Random) -> bytes:
+    """An index with numbers replaced under a checksum that is right, or damaged."""
+    data = bytearray(rng.choice(INDEXES))
+    if rng.random() < 0.2:
+        return values.damage(rng, bytes(data))
+    for _ in range(rng.randrange(1, 4)):
+        start = 40 if rng.random() < 0.3 else rng.randrange(40, len(data) - 8)
+        at = start + 8 * rng.randrange(15) if start == 40 else start
+        form, most = rng.choice([("<B", 1 << 8), ("<I", 1 << 32), ("<Q", 1 << 64)])
+        struct.pack_into(form, data, min(at, len(data) - 8), rng.choice([*NUMBERS, rng.getrandbits(64)]) % most)
+    data[12:16] = struct.pack("<I", zlib.crc32(data[16:]))
+    return bytes(data)

@@ -6,6 +6,7 @@ can be printed. `check` holds it to that. What a file may cost is measured by wh
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import sys
@@ -28,7 +29,7 @@ from core.previewsample import from_stored
 from core.summary import summary
 from facelib.dfljpg import DflJpgError, parse_metadata, read_header
 from facelib.facetype import FACE_TYPES, PADDING
-from samplelib import metafile
+from samplelib import faceindex, metafile
 from samplelib.faceset import FaceReadError, Faceset, FacesetError, Sample, decode_mask, read_face
 from samplelib.pixels import decode
 from samplelib.prepare import kinds, prepare
@@ -42,6 +43,7 @@ from .honest import (
     SAEHD,
     honest_data,
     honest_entry,
+    honest_index,
     honest_journal,
     honest_meta,
     jpg,
@@ -52,6 +54,7 @@ from .honest import (
 from .makers import (
     JPGS,
     PICKLES,
+    make_index,
     make_journal,
     make_jpg,
     make_pack,
@@ -328,6 +331,26 @@ def read_state(data: bytes, scratch: Path) -> Any:
     directory.read_state()
 
 
+def read_index(data: bytes, scratch: Path) -> Any:
+    """As the index of a folder in which its files are as it says."""
+    known = faceindex.parse(data)
+    if known is None:
+        raise faceindex.IndexFileError("of another version")
+    place = {"folder": np.frombuffer(str(scratch).encode(), np.uint8), "packed": np.array([known.packed], np.uint8)}
+    faceset = Faceset({**place, **known.arrays})
+    plain(faceset.yaws())
+    for face in known.refused:
+        printable(face.reason)
+    for line in (*faceset.summary(), *faceset.persons()):
+        printable(line)
+    for sample in faceset.subset(range(len(faceset)))[:4]:
+        printable(sample.filename + sample.source_filename + (sample.person_name or ""))
+        if not all(-4 < angle < 4 for angle in sample.pose):
+            raise Fault("a pose")
+        with contextlib.suppress(FaceReadError):
+            decode_mask(sample)
+
+
 _OPTION_KEYS = [*(row.key for row in SAEHD.rows), "random_flip", "unknown", "a\x1b[2J"]
 _PACK_ERRORS = (FacesetError, FaceReadError)
 TARGETS = {
@@ -359,6 +382,9 @@ TARGETS = {
     "journal": Target(read_journal, (ModelError,), lambda: [honest_journal()], make_journal),
     "state": Target(
         read_state, (ModelError,), lambda: [b'{"format": 1, "iteration": 5, "seed": 7, "position": 5}'], make_state
+    ),
+    "index": Target(
+        read_index, (faceindex.IndexFileError,), lambda: [honest_index(False), honest_index(True)], make_index
     ),
 }  # fmt: skip
 
