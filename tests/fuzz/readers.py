@@ -339,9 +339,7 @@ def read_index(data: bytes, scratch: Path) -> Any:
     place = {"folder": np.frombuffer(str(scratch).encode(), np.uint8), "packed": np.array([known.packed], np.uint8)}
     faceset = Faceset({**place, **known.arrays})
     plain(faceset.yaws())
-    for face in known.refused:
-        printable(face.reason)
-    for line in (*faceset.summary(), *faceset.persons()):
+    for line in (*faceset.summary(), *faceset.persons(), *(face.reason for face in known.refused)):
         printable(line)
     for sample in faceset.subset(range(len(faceset)))[:4]:
         printable(sample.filename + sample.source_filename + (sample.person_name or ""))
