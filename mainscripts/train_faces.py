@@ -14,6 +14,9 @@ from pathlib import Path
 
 from core.batch import SampleRequest
 from core.options import OptionError, Values
+from samplelib import segments
+from samplelib.diskcache import DiskSettings
+from samplelib.facecoding import Coding
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.process import suitable
 
@@ -66,6 +69,17 @@ def choose_faces(
     if folders.problem is not None:
         raise folders.problem
     return {side: suitable(folders.sides[side], request, _named(say, side)) for side, request in requests.items()}
+
+
+def face_cache(folder: Path, values: Values) -> DiskSettings | None:
+    """Where faces are kept on the disk, emptied if that is wanted; None where none are. folder: of the models."""
+    if not values["use_cache"]:
+        return None
+    place = folder / f".face_cache_{values['folder_suffix']}"
+    if values["force_recache"]:
+        segments.empty(place)
+    coding = Coding(values["image_type"], values["image_quality"])
+    return DiskSettings(place, coding, int(values["max_cache_gb"] * 1e9))
 
 
 def _pretraining_faces(folder: Path | None, request: SampleRequest, say: Say, tick: Tick) -> Faceset:

@@ -34,12 +34,14 @@ from core.upload import Upload
 from mainscripts.samples import AnyLoader, as_arrays, device_budget, open_on_device
 from mainscripts.train_change import Changes
 from mainscripts.train_commands import CommandFile
+from mainscripts.train_faces import face_cache
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
+from samplelib.diskcache import DiskSettings
 from samplelib.loader import Loader, LoaderError, default_workers
 
 HISTORY_SEED = 0x5EED
@@ -56,6 +58,7 @@ def start_loader(
     position: int | None = None,
     cache_bytes: int = 0,
     device_bytes: int | None = None,
+    disk: DiskSettings | None = None,
 ) -> AnyLoader:
     """The sample generator, with the run's batch size and from its position on unless others are given. device_bytes:
     makes samples on the device, with so much of its memory for faces."""
@@ -65,6 +68,7 @@ def start_loader(
         "position": setup.position if position is None else position,
         "stopping": stopping,
         "cache_bytes": cache_bytes,
+        "disk": disk,
     }
     size = setup.values["batch_size"] if size is None else size
     if device_bytes is None:
@@ -164,6 +168,8 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
     def warn(text: str) -> None:
         sinks.emit(brief(text))
 
+    disk = face_cache(setup.directory.folder, setup.values)  # emptied once, also where loaders follow each other
+
     def start(size: int, position: int, lean: bool = False) -> AnyLoader:
         waits = functools.partial(stop_waits, commands)
         room = None
@@ -171,9 +177,11 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
             room = device_budget(0 if lean else args.device_cache_mb, setup.device.torch_name)
         loader = start_loader(
             setup, args.workers, warn, stopping=waits, size=size, position=position,
-            cache_bytes=cache_budget(args.cache_mb), device_bytes=room,
+            cache_bytes=cache_budget(args.cache_mb), device_bytes=room, disk=disk,
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
+        if loader.stored:
+            sinks.emit(Noted(f"Faces kept on disk: {loader.stored}."))
         return loader
 
     return Samples(start, setup.values["batch_size"], setup.position)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.options import Answers, Option
-from models.running import SAFETY, SAMPLES
+from models.running import CACHE, SAFETY, SAMPLES
 
 FACE_TYPES = ("h", "mf", "f", "wf", "head")
 CT_MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
@@ -309,7 +309,7 @@ STYLE = (
     ),
 )  # fmt: skip
 
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY, *SAMPLES)}
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY, *SAMPLES, *CACHE)}
 
 
 def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:

@@ -6,7 +6,17 @@ They are never asked; `--set` answers them in advance. Where DFL or a fork has o
 
 from __future__ import annotations
 
+import re
+
 from core.options import Option
+
+
+def check_suffix(text: str) -> str:
+    """The end of a folder's name; raises ValueError saying what it may be."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,39}", text) or text.endswith("."):
+        raise ValueError("1 to 40 letters, digits, dots and dashes, the first and last no dot")
+    return text
+
 
 SAFETY = (
     Option(
@@ -61,5 +71,50 @@ SAMPLES = (
         "other devices.",
         advice="Leave it on; off only where locked memory is short.",
         default=True, ask="advance", stored=False, group="samples",
+    ),
+)  # fmt: skip
+
+CACHE = (
+    Option(
+        "use_cache", "bool", "Use face cache",
+        "Keeps the faces as the model needs them on the disk too, in a folder .face_cache_<suffix> beside the model, "
+        "so that the next start does not prepare them again. Another resolution or face type has its own; a face that "
+        "was changed is prepared anew.",
+        advice="For sets of which main memory does not hold all faces, and for large sets that are started often.",
+        default=False, ask="advance", stored=False, group="cache",
+    ),
+    Option(
+        "folder_suffix", "text", "Face cache folder suffix",
+        "The end of the name of that folder. Models in one folder that have the same suffix share what is there.",
+        advice="Another one for each project makes it easy to delete what is done with.",
+        default="default", check=check_suffix, shown="letters, digits, dots and dashes", ask="advance", stored=False,
+        group="cache",
+    ),
+    Option(
+        "image_type", "choice", "Face cache image type",
+        "How the pictures are kept: raw as they are, png smaller without any loss, jpg a tenth to a twentieth of raw "
+        "with a little noise that grows as the resolution falls. Masks never lose anything.",
+        advice="raw is the fastest; jpg where the disk is small or slow. png is slower than preparing a face anew from "
+        "512 px on.",
+        default="raw", choices=("raw", "png", "jpg"), ask="advance", stored=False, group="cache",
+    ),
+    Option(
+        "image_quality", "int", "Face cache image quality",
+        "Quality of jpg. The other types have none.",
+        advice="95 changes a pixel by about 1 of 255 on average.",
+        default=95, low=1, high=100, ask="advance", stored=False, group="cache",
+    ),
+    Option(
+        "force_recache", "bool", "Force recache",
+        "Empties the folder once at this start, whatever other models keep there.",
+        advice="Never needed for changed faces: they are noticed.",
+        default=False, ask="advance", stored=False, group="cache",
+    ),
+    Option(
+        "max_cache_gb", "float", "Maximum size of the face cache in GB",
+        "No more is kept on the disk than this; what no training has used for longest goes first. 0 takes up to a "
+        "quarter of what is free there.",
+        advice="On a small or shared disk.",
+        default=0.0, low=0.0, high=1e6, ask="advance", stored=False, group="cache",
     ),
 )  # fmt: skip

@@ -146,6 +146,7 @@ SAEHD = ModelSpec(
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
         *("ct_mode", "clipgrad", "pretrain", "backup_naming", "max_backups", "max_backups_gb", "collapse_guard"),
         *("augment_on", "cpu_cap", "pin_samples"),
+        *("use_cache", "folder_suffix", "image_type", "image_quality", "force_recache", "max_cache_gb"),
     ),
     requests=requests,
     task=lambda spec, values, **where: SwapTask(spec, values, make_net, make_adversaries, **where),

@@ -35,6 +35,7 @@ __all__ = [
 Warn = Callable[[str], None]
 
 _MAX_LINES = 50
+_IDENTITY = ("landmarks", "shapes", "types", "eyebrows", "offsets", "sizes", "stamps", "mask_at")
 
 
 class FacesetError(ValueError):
@@ -201,6 +202,11 @@ class Faceset(Sequence[Sample]):
             mask_at=(start, length, check),
             mask=self._masks[index] or None,
         )
+
+    def identity(self, index: int) -> bytes:
+        """Everything that is known of a face and its file: another one where that changed."""
+        rows = b"".join(self._arrays[name][index].tobytes() for name in _IDENTITY)
+        return b"\0".join((rows, self._names[index], self._masks[index]))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from core.batch import Batch, SampleRequest, Side
 from core.sharedbuf import MEMORY, Layout, SharedBuffer
 from samplelib.cache import FaceCache, Plan, plan, same_sets
+from samplelib.diskcache import DiskCache, DiskSettings, Stock
 from samplelib.faceset import Faceset
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
@@ -54,8 +55,9 @@ class Loader:
     to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
     caller's thread) with what the user should know: broken faces, dead workers. stopping: asked when a batch is late;
     where it says yes the iteration ends. cache_bytes: memory for prepared faces (`samplelib.cache`); kept: how many
-    have a place there, in words. Raises FacesetError at once when a faceset does not suit its request, ValueError for
-    colours that cannot be given, LoaderError from `next()` when no more batches can be made.
+    have a place there, in words. disk: where prepared faces are kept between runs (`samplelib.diskcache`); stored: how
+    many are there, in words, empty without. Raises FacesetError at once when a faceset does not suit its request,
+    ValueError for colours that cannot be given, LoaderError from `next()` when no more batches can be made.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Loader:
         warn: Callable[[str], None],
         stopping: Callable[[], bool] = lambda: False,
         cache_bytes: int = 0,
+        disk: DiskSettings | None = None,
     ) -> None:
         if set(facesets) != set(requests):
             raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
@@ -95,15 +98,20 @@ class Loader:
         self._lent: int | None = None  # the place whose views the caller holds
         self._returned = time.perf_counter()
         self._pool: Pool | None = None
+        self._disk: DiskCache | None = None
         self._buffers: list[SharedBuffer] = []
         self._layout = self._lay_out()
         self._sets = same_sets(facesets)
         counts = {name: len(facesets[name]) for name in dict.fromkeys(self._sets.values())}
         self._plan = self._plan_cache(counts, cache_bytes)
         self.kept = self._plan.words(counts)
+        stock = Stock(disk, facesets, requests, self._sets, warn) if disk is not None else None
+        self._stock = stock if stock is not None and stock.usable else None
+        self.stored = self._stock.words if self._stock is not None else ""
         if workers < 1:
             cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
-            self._maker = Maker(facesets, requests, self._sets, seed, cache)
+            self._disk = self._own_disk()
+            self._maker = Maker(facesets, requests, self._sets, seed, cache, self._disk)
             self._views = self._layout.views(memoryview(bytearray(self._layout.size)))
         else:
             self._start(workers, seed)
@@ -134,6 +142,8 @@ class Loader:
             ready = sum(not self._left[place] for place in self._places.values())
             self._depth.taken(now - started, now - self._returned, ready)
         self._returned = now
+        if self._stock is not None and (line := self._stock.trouble()):
+            self._warn(line)
         return self._batch(arrays)
 
     def __enter__(self) -> Loader:
@@ -151,6 +161,8 @@ class Loader:
         self._closed = True
         if self._pool is not None:
             self._pool.close()
+        if self._disk is not None:
+            self._disk.close()
         for buffer in self._buffers:
             buffer.close()
 
@@ -189,8 +201,9 @@ class Loader:
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
         cache = self._shared_cache()
         message = hello(
-            faces, faces_layout, self._ring, self._requests, self._sets, self._layout, seed, cache, self._plan
-        )
+            faces, faces_layout, self._ring, self._requests, self._sets, self._layout, seed, cache, self._plan,
+            self._shared_stock(),
+        )  # fmt: skip
         self._pool = Pool(workers, message, self._buffers)
         self._order()
 
@@ -208,6 +221,23 @@ class Loader:
             self.kept = "none, as there is no room"
             self._warn(f"no memory to keep faces in, so each is decoded every time: {error.strerror or error}")
             return None
+
+    def _shared_stock(self) -> tuple[str, dict[str, Any]] | None:
+        """What workers need to know of the faces on the disk."""
+        if self._stock is None:
+            return None
+        table = SharedBuffer(self._stock.size)
+        self._buffers.append(table)
+        self._stock.fill(table.map)
+        return table.handle, self._stock.plain()
+
+    def _own_disk(self) -> DiskCache | None:
+        """The faces on the disk, for this process."""
+        if self._stock is None:
+            return None
+        table = memoryview(bytearray(self._stock.size))
+        self._stock.fill(table)
+        return DiskCache(self._stock.plain(), table, self._facesets, self._requests, self._sets)
 
     def _order(self) -> None:
         """Have batches made until as many are ordered as are wanted."""

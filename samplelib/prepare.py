@@ -23,6 +23,9 @@ from samplelib.faceset import FaceReadError, Sample, decode_mask, read_face
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
+VERSION = 1
+"""Raised with every change of what `prepared` makes: faces kept on disk are then made anew."""
+
 KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
 """What a prepared face can hold, with the channels: the picture, what another face takes its colours from, the full
 face mask, eyes and mouth inside it."""

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from core.batch import ARRAYS, SampleRequest
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.cache import FaceCache, Plan
+from samplelib.diskcache import DiskCache
 from samplelib.faceset import FaceReadError, Faceset
 from samplelib.prepare import Prepared, kinds, prepare
 from samplelib.process import Rows, process
@@ -59,8 +60,10 @@ class Maker:
         sets: Mapping[str, str],
         seed: int,
         cache: FaceCache | None = None,
+        disk: DiskCache | None = None,
     ) -> None:
         """sets: side -> name of its faceset, see `samplelib.cache.same_sets`."""
+        self._disk = disk
         self._facesets, self._requests, self._sets, self._seed, self._cache = facesets, requests, sets, seed, cache
         self._kinds = {side: kinds(request) for side, request in requests.items()}
         self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
@@ -106,7 +109,7 @@ class Maker:
             if self._cache is not None and (kept := self._cache.get(name, candidate, kinds)) is not None:
                 return kept
             try:
-                face = prepare(faceset.samples[candidate], kinds, request)
+                face = self._made(faceset, name, candidate, kinds, request)
             except FaceReadError as error:
                 broken.add(candidate)
                 report(side, candidate, str(error))
@@ -115,6 +118,16 @@ class Maker:
                 self._cache.put(name, candidate, face)
             return face
         raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
+
+    def _made(
+        self, faceset: Faceset, name: str, index: int, kinds: tuple[str, ...], request: SampleRequest
+    ) -> Prepared:
+        """A face from the disk, else prepared and kept there. Raises FaceReadError."""
+        if self._disk is None:
+            return prepare(faceset.samples[index], kinds, request)
+        if (kept := self._disk.get(name, index, kinds)) is not None:
+            return kept
+        return self._disk.put(name, index, prepare(faceset.samples[index], kinds, request))
 
 
 def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
@@ -143,8 +156,10 @@ def hello(
     seed: int,
     cache: SharedBuffer | None,
     plan: Plan,
+    disk: tuple[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The first message to a worker: where the faces, the ring of batches and the kept faces are, and what to make."""
+    """The first message to a worker: where the faces, the ring of batches and the kept faces are, and what to make.
+    disk: handle and `Stock.plain` of faces kept on disk."""
     return {
         "parent": os.getpid(),
         "folder": str(Path.cwd()),
@@ -158,6 +173,7 @@ def hello(
         "seed": seed,
         "cache": cache.handle if cache is not None else None,
         "plan": asdict(plan),
+        "disk": disk,
     }
 
 
@@ -173,7 +189,10 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     ring = attach(first["ring"])
     places = [batch.views(ring, place * batch.size) for place in range(first["places"])]
     cache = FaceCache(Plan(**first["plan"]), attach(first["cache"])) if first["cache"] else None
-    maker = Maker(facesets, requests, first["sets"], first["seed"], cache)
+    disk = None
+    if first["disk"]:
+        disk = DiskCache(first["disk"][1], attach(first["disk"][0]), facesets, requests, first["sets"])
+    maker = Maker(facesets, requests, first["sets"], first["seed"], cache, disk)
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)
