@@ -28,6 +28,7 @@ class Feed(Protocol):
     """What is known here of `samplelib.facefeed.FaceFeed`."""
 
     kept: str
+    on_disk: str
     position: int
 
     def __next__(self) -> Batch: ...
@@ -69,7 +70,7 @@ class Store:
 
 class DeviceSamples:
     """An endless iterator of `Batch`es of float32 (N, C, H, W) tensors on `device`, BGR, [0, 1]: as `Loader`, and so
-    are position, wait_ms, kept, depth, pids and close. A batch stays valid as long as it is wanted.
+    are position, wait_ms, kept, on_disk, depth, pids and close. A batch stays valid as long as it is wanted.
 
     uses: the shelf of each side's `own` faces and, with colour transfer, `colours`. stored: bytes of the device that
     could be had back by keeping no faces there.
@@ -128,6 +129,10 @@ class DeviceSamples:
     @property
     def depth(self) -> int:
         return self._feed.depth
+
+    @property
+    def on_disk(self) -> str:
+        return self._feed.on_disk
 
     def pids(self) -> list[int]:
         return self._feed.pids()

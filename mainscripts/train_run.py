@@ -180,8 +180,8 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
             cache_bytes=cache_budget(args.cache_mb), device_bytes=room, disk=disk,
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
-        if loader.stored:
-            sinks.emit(Noted(f"Faces kept on disk: {loader.stored}."))
+        if loader.on_disk:
+            sinks.emit(Noted(f"Faces kept on disk: {loader.on_disk}."))
         return loader
 
     return Samples(start, setup.values["batch_size"], setup.position)

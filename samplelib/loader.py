@@ -55,7 +55,7 @@ class Loader:
     to start; wait_ms: what the last `next()` waited. workers 0 computes in this process. warn is called (in the
     caller's thread) with what the user should know: broken faces, dead workers. stopping: asked when a batch is late;
     where it says yes the iteration ends. cache_bytes: memory for prepared faces (`samplelib.cache`); kept: how many
-    have a place there, in words. disk: where prepared faces are kept between runs (`samplelib.diskcache`); stored: how
+    have a place there, in words. disk: where prepared faces are kept between runs (`samplelib.diskcache`); on_disk: how
     many are there, in words, empty without. Raises FacesetError at once when a faceset does not suit its request,
     ValueError for colours that cannot be given, LoaderError from `next()` when no more batches can be made.
     """
@@ -107,7 +107,7 @@ class Loader:
         self.kept = self._plan.words(counts)
         stock = Stock(disk, facesets, requests, self._sets, warn) if disk is not None else None
         self._stock = stock if stock is not None and stock.usable else None
-        self.stored = self._stock.words if self._stock is not None else ""
+        self.on_disk = self._stock.words if self._stock is not None else ""
         if workers < 1:
             cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
             self._disk = self._own_disk()

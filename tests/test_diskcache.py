@@ -17,7 +17,9 @@ import pytest
 from loading import REQUEST, assert_same, damage, taken
 from sample_faces import make_folder, mean_landmarks, noise, write_face
 from tests_support import ROOT, soon
+from training import command, run
 
+from core import dflfile
 from core.batch import Batch
 from samplelib import segments
 from samplelib.diskcache import DiskSettings
@@ -51,7 +53,7 @@ def batches(
     facesets = {side: Faceset.open(folder, print) for side, folder in folders.items()}
     with Loader(facesets, requests, 3, seed=7, workers=workers, warn=lines.append, disk=disk) as loader:
         if stored is not None:
-            stored.append(loader.stored)
+            stored.append(loader.on_disk)
         found = taken(loader, count)
     assert told is not None or lines == []
     return found
@@ -350,3 +352,20 @@ def test_what_is_long_unused_or_too_much_is_dropped(tmp_path: Path) -> None:
     assert (place / "wanted.list").stat().st_mtime == 1e9
     segments.empty(place)
     assert [path.name for path in place.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("where", ["cpu", pytest.param("device", marks=pytest.mark.slow)])
+def test_a_training_finds_the_faces_of_the_one_before(faces: Path, tmp_path: Path, where: str) -> None:
+    words = ["--no-preview", "--exit-at-target", "--cache-mb", "0", "--set", "use_cache=y", "--set", "folder_suffix=a"]
+    words += ["--set", f"augment_on={where}", "--target-iter"]
+    first, second, third = (
+        run(command(faces, tmp_path, *words, *more))
+        for more in (["8"], ["9"], ["10", "--set", "force_recache=y", "--set", "image_type=jpg"])
+    )
+    assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0), first.stderr + second.stderr
+    place = tmp_path / ".face_cache_a"
+    assert f"Faces kept on disk: none yet of 12, 0 MB in {place}." in first.stdout
+    assert f"Faces kept on disk: all 12, 0 MB in {place}." in second.stdout
+    assert f"Faces kept on disk: none yet of 12, 0 MB in {place}." in third.stdout
+    options = dflfile.load(tmp_path / "new_SAEHD_data.dat")["options"]
+    assert not {"use_cache", "folder_suffix", "image_type", "force_recache"} & set(options)
