@@ -194,7 +194,9 @@ def _require_table(arrays: Arrays, name: str, longest: int) -> None:
 
 def _require_faces(faces: Arrays, packed: bool, size: int) -> None:
     """What `facedata.check_face` asks of a face, of all at once."""
-    points, shapes = faces["landmarks"].astype(np.float64), faces["shapes"]
+    with np.errstate(invalid="ignore"):  # of numbers that are none
+        points = faces["landmarks"].astype(np.float64)
+    shapes = faces["shapes"]
     sides = shapes.max(1)
     mask_at, ends = faces["mask_at"], faces["stamps"][:, 0]
     places, sizes = faces["offsets"], faces["sizes"]
@@ -206,7 +208,7 @@ def _require_faces(faces: Arrays, packed: bool, size: int) -> None:
         np.abs(faces["yaws"]) < 4,
         facedata.are_landmarks(points, sides),
         (mask_at >= 0).all(1) & (mask_at[:, 1] <= facedata.MAX_MASK) & (mask_at[:, 0] <= ends - mask_at[:, 1]),
-        (ends <= MAX_FILE) & (places == 0) & (sizes == 0)
+        (ends >= 0) & (ends <= MAX_FILE) & (places == 0) & (sizes == 0)
         if not packed
         else (ends == size) & (sizes > 0) & (sizes <= MAX_FILE) & (places >= 0) & (places <= size - sizes),
     ]
