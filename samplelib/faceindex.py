@@ -171,7 +171,7 @@ def _known(packed: bool, scanned: int, stamp: tuple[int, ...], arrays: Arrays) -
     faces = {name: arrays[name] for name in (*PER_FACE, *TABLES, *(f"{name}_at" for name in TABLES))}
     faces |= {"persons": arrays["persons"], "persons_at": arrays["persons_at"]}
     names = Table(faces, "names").texts()
-    if not packed and not all(os.path.splitext(name)[1].lower() in JPEG for name in names):  # noqa: PTH122
+    if not packed and not all(_is_picture(name) for name in names):
         raise ValueError
     texts = [*Table(faces, "sources").texts(), *Table(faces, "persons").texts(), *(names if packed else ())]
     if not all(text.isprintable() and len(text) <= facedata.LONGEST_NAME for text in texts):
@@ -181,6 +181,10 @@ def _known(packed: bool, scanned: int, stamp: tuple[int, ...], arrays: Arrays) -
             raise ValueError
     _require_faces(faces, packed, stamp[0])
     return Known(packed, scanned, (stamp[0], stamp[1], stamp[2]), faces, refused)
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in JPEG and not set(name) & {"\0", "/", os.sep}  # noqa: PTH122
 
 
 def _require_table(arrays: Arrays, name: str, longest: int) -> None:
