@@ -71,13 +71,15 @@ def choose_faces(
     return {side: suitable(folders.sides[side], request, _named(say, side)) for side, request in requests.items()}
 
 
-def face_cache(folder: Path, values: Values) -> DiskSettings | None:
-    """Where faces are kept on the disk, emptied if that is wanted; None where none are. folder: of the models."""
+def face_cache(folder: Path, values: Values, emptied: set[Path]) -> DiskSettings | None:
+    """Where faces are kept on the disk; None where none are. folder: of the models. emptied: what a run has emptied
+    already, as it does once if that is wanted."""
     if not values["use_cache"]:
         return None
     place = folder / f".face_cache_{values['folder_suffix']}"
-    if values["force_recache"]:
+    if values["force_recache"] and place not in emptied:
         segments.empty(place)
+        emptied.add(place)
     coding = Coding(values["image_type"], values["image_quality"])
     return DiskSettings(place, coding, int(values["max_cache_gb"] * 1e9))
 

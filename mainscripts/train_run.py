@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -168,7 +169,7 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
     def warn(text: str) -> None:
         sinks.emit(brief(text))
 
-    disk = face_cache(setup.directory.folder, setup.values)  # emptied once, also where loaders follow each other
+    emptied: set[Path] = set()
 
     def start(size: int, position: int, lean: bool = False) -> AnyLoader:
         waits = functools.partial(stop_waits, commands)
@@ -177,7 +178,8 @@ def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Com
             room = device_budget(0 if lean else args.device_cache_mb, setup.device.torch_name)
         loader = start_loader(
             setup, args.workers, warn, stopping=waits, size=size, position=position,
-            cache_bytes=cache_budget(args.cache_mb), device_bytes=room, disk=disk,
+            cache_bytes=cache_budget(args.cache_mb), device_bytes=room,
+            disk=face_cache(setup.directory.folder, setup.values, emptied),
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
         if loader.on_disk:

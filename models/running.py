@@ -92,7 +92,7 @@ CACHE = (
     ),
     Option(
         "image_type", "choice", "Face cache image type",
-        "How the pictures are kept: raw as they are, png smaller without any loss, jpg a tenth to a twentieth of raw "
+        "How the pictures are kept: raw as they are, png smaller without any loss, jpg an eighth to a twentieth of raw "
         "with a little noise that grows as the resolution falls. Masks never lose anything.",
         advice="raw is the fastest; jpg where the disk is small or slow. png is slower than preparing a face anew from "
         "512 px on.",

@@ -21,6 +21,9 @@ from training import command, run
 
 from core import dflfile
 from core.batch import Batch
+from core.options import OptionError
+from mainscripts.train_faces import face_cache
+from models import MODELS
 from samplelib import segments
 from samplelib.diskcache import DiskSettings
 from samplelib.facecoding import Coding, decode, encode
@@ -369,3 +372,17 @@ def test_a_training_finds_the_faces_of_the_one_before(faces: Path, tmp_path: Pat
     assert f"Faces kept on disk: none yet of 12, 0 MB in {place}." in third.stdout
     options = dflfile.load(tmp_path / "new_SAEHD_data.dat")["options"]
     assert not {"use_cache", "folder_suffix", "image_type", "force_recache"} & set(options)
+
+
+def test_a_run_empties_the_folder_once(tmp_path: Path) -> None:
+    values = MODELS["SAEHD"].resolve({"use_cache": "y", "force_recache": "y", "image_type": "jpg"}, {})
+    place, emptied = tmp_path / ".face_cache_default", set[Path]()
+    place.mkdir()
+    for left in (0, 1):
+        (place / f"a{segments.FACES}").write_bytes(b"")
+        assert face_cache(tmp_path, values, emptied) == DiskSettings(place, Coding("jpg", 95))
+        assert len(list(place.iterdir())) == left
+    assert face_cache(tmp_path, MODELS["SAEHD"].resolve({}, {}), emptied) is None
+    for suffix in ("", "..", "a/b", "a_b\\c", "-", "x" * 41, "a."):
+        with pytest.raises(OptionError, match=r"folder_suffix: got .*, allowed is 1 to 40 letters"):
+            MODELS["SAEHD"].resolve({"folder_suffix": suffix}, {})
