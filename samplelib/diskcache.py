@@ -129,8 +129,9 @@ class Stock:
         own = sum(int(table[:, 2].sum()) for table in self._tables)
         total = sum(counts)
         many = "all" if there == total else f"{there:,} of" if there else "none yet of"
+        taken = f", {own / 1e6:,.0f} MB" if there else ""
         others = f" ({size / 1e6:,.0f} MB with those of other trainings)" if size > 1.2 * own + 1e6 else ""
-        self.words = f"{many} {total:,}, {own / 1e6:,.0f} MB{others} in {folder}"
+        self.words = f"{many} {total:,}{taken}{others} in {folder}"
         self.usable = True
 
     def _keys(self, group: Group, faceset: Faceset) -> list[bytes]:

@@ -114,6 +114,8 @@ def read(folder: Path, packed: bool) -> Known | None:
     Raises IndexFileError for a damaged one, OSError.
     """
     path = folder / NAME
+    if path.exists() and not path.is_file():  # opening a pipe may wait for ever
+        raise IndexFileError("no ordinary file")
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
