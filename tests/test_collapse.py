@@ -18,6 +18,7 @@ from core.events import Event, Stepped, Stopped, Warned
 from core.guard import Guard, GuardRules
 from core.modeldir import ModelDir
 from core.trainer import Cadence, Trainer
+from mainscripts.train_faces import Folders
 from mainscripts.train_run import SavedModel
 from mainscripts.train_setup import Setup
 from models.swap import SwapTask
@@ -92,7 +93,7 @@ def train(folder: Path, cause: str, cured: bool) -> tuple[str, list[Event]]:
     task.cause = cause
     task.optimizer.lr = LR
     directory = ModelDir(folder, "a", "SAEHD")
-    setup = Setup(SPEC, directory, None, task.values, CPU, {}, {}, seed=0, position=0)
+    setup = Setup(SPEC, directory, None, task.values, CPU, {}, {}, seed=0, position=0, folders=Folders({}, None, None))
     rescue = SavedModel(setup, task)
     roll_back = rescue.roll_back
 
