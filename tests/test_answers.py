@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests_support import ROOT
-from training import ENVIRONMENT, command, digest, run
+from training import ENVIRONMENT, command, digest, here
 
 from core.modeldir import ModelDir
 from core.options import OptionError
@@ -50,7 +50,7 @@ def test_the_told_command_gives_the_same_model(faces: Path, tmp_path: Path) -> N
     part.write_text('{"gan": {"gan_power": 0.1, "gan_patch_size": 8}, "batch_size": 4, "random_warp": "n"}')
     first = tmp_path / "model 1"
     words = ["--options", str(part), "--save-options", str(saved), "--target-iter", "2", "--exit-at-target"]
-    done = run(command(faces, first, *words, "--no-preview", "--force-model-name", "mine"))
+    done = here(command(faces, first, *words, "--no-preview", "--force-model-name", "mine"))
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("The same run again: ")]
     told = shlex.split(line.partition(": ")[2])
@@ -70,13 +70,13 @@ def test_the_told_command_gives_the_same_model(faces: Path, tmp_path: Path) -> N
     third = command(faces, tmp_path / "model 3", "--options", str(saved), "--dry-run", small=False)
     fourth = command(faces, first, "--options", str(saved), "--dry-run", small=False)
     for words in (third, fourth):
-        shown = run(words)
+        shown = here(words)
         assert shown.returncode == 0 and "gan_patch_size: 8" in shown.stdout, shown.stderr
 
 
 def test_a_dry_run_shows_and_writes_nothing(faces: Path, copy: Path, tmp_path: Path) -> None:
     before = digest(copy)
-    done = run(command(faces, copy, "--dry-run", "--set", "batch_size=64", small=False))
+    done = here(command(faces, copy, "--dry-run", "--set", "batch_size=64", small=False))
     assert done.returncode == 0 and digest(copy) == before, done.stderr
     weights = sum(
         array.size
@@ -84,11 +84,11 @@ def test_a_dry_run_shows_and_writes_nothing(faces: Path, copy: Path, tmp_path: P
         for array in (ModelDir(copy, "new", "SAEHD").read_part(stem) or {}).values()
     )
     assert f"Weights: {weights:,} (encoder " in done.stdout and "a batch of 64 " in done.stdout
-    done = run(command(faces, tmp_path / "nowhere", "--dry-run"))
+    done = here(command(faces, tmp_path / "nowhere", "--dry-run"))
     assert done.returncode == 0 and not (tmp_path / "nowhere").exists()
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"batchsize": 4}')
-    done = run(command(faces, tmp_path / "nowhere", "--dry-run", "--options", str(wrong)))
+    done = here(command(faces, tmp_path / "nowhere", "--dry-run", "--options", str(wrong)))
     assert done.returncode == 2 and "Did you mean batch_size" in done.stderr
-    done = run(command(faces, tmp_path / "nowhere", "--dry-run", "--save-options", str(tmp_path / "no" / "file.json")))
+    done = here(command(faces, tmp_path / "nowhere", "--dry-run", "--save-options", str(tmp_path / "no" / "file.json")))
     assert done.returncode == 1 and "--save-options" in done.stderr and "cannot be written" in done.stderr

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from training import command, digest, run
+from training import command, digest, here
 
 from core import dflfile
 from core.modeldir import ModelDir, ModelError
@@ -85,11 +85,11 @@ def test_a_training_does_not_start_on_damage(faces: Path, copy: Path) -> None:
     before = digest(copy)
     words = command(faces, copy, *FIRST, small=False)
     words[words.index("--target-iter") + 1] = "2"
-    done = run(words)
+    done = here(words)
     assert done.returncode == 1 and f"Error: {path.name}: damaged by the disk" in done.stderr, done.stderr
     assert digest(copy) == before
     assert main(["model", "verify", "--model-dir", str(copy)]) == 1
     path.touch()
-    done = run(words)
+    done = here(words)
     assert done.returncode == 0 and "written by another program" in done.stdout, done.stdout + done.stderr
     assert main(["model", "verify", "--model-dir", str(copy)]) == 0

@@ -17,7 +17,7 @@ import pytest
 from loading import REQUEST, assert_same, damage, taken
 from sample_faces import make_folder, mean_landmarks, noise, write_face
 from tests_support import ROOT, soon
-from training import command, run
+from training import command, here
 
 from core import dflfile
 from core.batch import Batch
@@ -297,14 +297,14 @@ def test_several_trainers_at_once(folders: dict[str, Path], place: Path, tmp_pat
 def test_killed_while_writing(folders: dict[str, Path], place: Path, tmp_path: Path, prepared: list[str]) -> None:
     """Workers and parent by SIGKILL, at moments of the writing; then whoever comes finds what is whole."""
     wanted, there = batches(folders, None), []
-    for number in range(6):
+    for number in range(3):
         make_folder(folders["src"], 5, first_seed=100 + number)  # new faces: there is always something to write
         before = set(place.glob("*")) if place.is_dir() else set()
         process = other(tmp_path, place, "64")
         end = time.monotonic() + 30
         while time.monotonic() < end and not (place.is_dir() and set(place.glob(f"*{segments.LIST}")) - before):
             time.sleep(0.001)
-        time.sleep(number * 0.004)
+        time.sleep(number * 0.008)
         family = [process.pid, *children(process.pid)]
         for pid in reversed(family):
             os.kill(pid, signal.SIGKILL)
@@ -362,7 +362,7 @@ def test_a_training_finds_the_faces_of_the_one_before(faces: Path, tmp_path: Pat
     words = ["--no-preview", "--exit-at-target", "--cache-mb", "0", "--set", "use_cache=y", "--set", "folder_suffix=a"]
     words += ["--set", f"augment_on={where}", "--target-iter"]
     first, second, third = (
-        run(command(faces, tmp_path, *words, *more))
+        here(command(faces, tmp_path, *words, *more))
         for more in (["8"], ["9"], ["10", "--set", "force_recache=y", "--set", "image_type=jpg"])
     )
     assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0), first.stderr + second.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sample_faces import make_folder
-from training import command, digest, run
+from training import command, digest, here
 
 from core.modeldir import ModelDir
 from main import main
@@ -42,7 +42,7 @@ def test_from_pretraining_to_a_pair(faces: Path, many: Path, tmp_path: Path) -> 
     model, nothing = tmp_path / "model", tmp_path / "nothing"
     sets = [word for pair in ("pretrain=y", *FORCED) for word in ("--set", pair)]
     words = ["--no-preview", "--exit-at-target", "--target-iter"]
-    done = run(command(nothing, model, *words, "4", *sets, "--pretraining-data-dir", str(many)))
+    done = here(command(nothing, model, *words, "4", *sets, "--pretraining-data-dir", str(many)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(f"Pretraining on 5 faces of {many}.\n") == 1
     for pair, effect in FORCED.items():
@@ -52,7 +52,7 @@ def test_from_pretraining_to_a_pair(faces: Path, many: Path, tmp_path: Path) -> 
     options = ModelDir(model, "new", "SAEHD").read_data().options
     assert options["lr_dropout"] == "y" and options["uniform_yaw"] is False  # the choices wait for the pair
 
-    done = run(command(faces, model, *words, "2", "--set", "pretrain=n", small=False))
+    done = here(command(faces, model, *words, "2", "--set", "pretrain=n", small=False))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Pretraining is over" in done.stdout and "inter starts anew" in done.stdout
     assert "(override:" not in done.stdout and "Trying to do the first iteration." in done.stdout

@@ -56,7 +56,7 @@ def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return models
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["df", *(pytest.param(v, marks=pytest.mark.slow) for v in ("liae", "pretraining"))])
 def test_stopped_and_resumed_is_the_same_as_not_stopped(
     faces: Path, whole: dict[str, Path], tmp_path: Path, variant: str
 ) -> None:

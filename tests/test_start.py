@@ -113,7 +113,7 @@ SLEEPING_DISK = (
     ("text", "place", "hint"),
     [
         (SLEEPING_STEP, "in step|in _iterate", "Other programs"),
-        (SLEEPING_DISK, r"core/saver.py:\d+ in wait", "with the model"),
+        pytest.param(SLEEPING_DISK, r"core/saver.py:\d+ in wait", "with the model", marks=pytest.mark.slow),
     ],
 )
 def test_a_training_that_hangs_is_told_and_goes_on(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sample_faces import make_folder
-from training import command, digest, run
+from training import command, digest, here, run
 
 from core import dflfile
 from core.backups import BackupRules
@@ -33,7 +33,7 @@ def test_headless_run_leaves_dfls_files(trained: Path) -> None:
 
 def test_history_faces_leave_the_order_of_the_samples_alone(faces: Path, trained: Path, tmp_path: Path) -> None:
     words = ["--no-preview", "--exit-at-target", "--seed", "7", "--set", "write_preview_history=y", "--target-iter"]
-    assert run(command(faces, tmp_path, *words, "3")).returncode == 0
+    assert here(command(faces, tmp_path, *words, "3")).returncode == 0
     for stem in ("encoder", "decoder_dst", "src_dst_opt"):
         name = f"new_SAEHD_{stem}.npy"
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes(), name
@@ -93,10 +93,10 @@ def test_broken_models_are_refused_by_name(faces: Path, copy: Path) -> None:
         if content is not None:
             encoder.write_bytes(content)
         before = digest(copy)
-        done = run(command(faces, copy, "--no-preview", small=False))
+        done = here(command(faces, copy, "--no-preview", small=False))
         assert done.returncode == 1 and re.search(message, done.stderr, re.S), done.stderr
         assert "Traceback" not in done.stderr and digest(copy) == before
-    done = run(command(faces, copy, "--no-preview", "--reinit", "encoder", "--target-iter", "4", small=False))
+    done = here(command(faces, copy, "--no-preview", "--reinit", "encoder", "--target-iter", "4", small=False))
     assert done.returncode == 0 and "encoder starts anew" in done.stdout
 
 
@@ -106,13 +106,13 @@ def test_a_record_without_iterations_does_not_cost_the_weights(faces: Path, copy
     for damaged, message in [({}, "cannot be read"), ({**record, "iter": 0}, "would overwrite")]:
         path.write_bytes(dflfile.dumps(damaged))
         before = digest(copy)
-        done = run(command(faces, copy, "--no-preview", "--target-iter", "4", small=False))
+        done = here(command(faces, copy, "--no-preview", "--target-iter", "4", small=False))
         assert done.returncode == 1 and message in done.stderr and digest(copy) == before, done.stderr
 
 
 def test_usage_errors_make_no_folder(faces: Path, tmp_path: Path) -> None:
     for more in (["--set", "batch_size=x"], ["--ask"], ["--reinit", "foo"]):
-        done = run(command(faces, tmp_path / "m", "--no-preview", *more, small=more != ["--ask"]))
+        done = here(command(faces, tmp_path / "m", "--no-preview", *more, small=more != ["--ask"]))
         assert done.returncode == 2, done.stderr
         assert not (tmp_path / "m").exists()
 
@@ -121,7 +121,7 @@ def test_a_name_with_an_underscore_finds_its_model(faces: Path, copy: Path) -> N
     for path in list(copy.glob("new_SAEHD_*")):
         path.rename(path.with_name("my_" + path.name))
     words = command(faces, copy, "--no-preview", "--force-model-name", "my_new", "--target-iter", "4", small=False)
-    done = run(words)
+    done = here(words)
     assert done.returncode == 0 and ModelDir(copy, "my_new", "SAEHD").read_data().iter == 4, done.stderr
 
 
@@ -131,7 +131,7 @@ def test_useless_facesets_are_told_before_anything_is_made(faces: Path, tmp_path
     for folder, message in [(tmp_path / "empty", "empty"), (half, "half_face.*whole_face|whole_face.*half_face")]:
         words = command(faces, tmp_path / "model", "--no-preview", "--training-data-dst-dir", str(folder))
         words[words.index("face_type=f")] = "face_type=wf"
-        done = run(words)
+        done = here(words)
         assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
         assert not list((tmp_path / "model").glob("*")) and "Traceback" not in done.stderr
 
@@ -144,14 +144,14 @@ def test_answers_from_standard_input(faces: Path, tmp_path: Path) -> None:
     rest = ["", "", "", "", "", "?", "", "", "", "0.1", "9", "4", "0", "", "", "", "", "n"]
     answers = ["mine", "0", "n", "2", "n", "y", "2", *NETWORK, *rest]
     words = command(faces, tmp_path, "--ask", "--no-preview", "--exit-at-target", small=False)
-    done = run(words, "\n".join(answers) + "\n")
+    done = here(words, "\n".join(answers) + "\n")
     assert done.returncode == 0, done.stdout + done.stderr
     options = ModelDir(tmp_path, "mine", "SAEHD").read_data().options
     assert (options["ae_dims"], options["gan_power"], options["gan_patch_size"], options["gan_dims"]) == (32, 0.1, 9, 4)
     before = digest(tmp_path)
-    wrong = run(words, "other\n25\n")
+    wrong = here(words, "other\n25\n")
     assert wrong.returncode == 2 and "Autobackup every N hour" in wrong.stderr and "0 to 24" in wrong.stderr
-    few = run(words, "other\n0\n")
+    few = here(words, "other\n0\n")
     assert few.returncode == 2 and "Write preview history" in few.stderr and digest(tmp_path) == before
 
 
@@ -161,7 +161,7 @@ def test_what_is_set_is_not_asked_and_survives_the_questions(faces: Path, tmp_pa
     sets = [word for pair in given for word in ("--set", pair)]
     words = command(faces, tmp_path, "--ask", "--no-preview", *sets, small=False)
     answers = ["mine", "0", "n", "1", "n", "y", "2", "f", "df", "32", "16", "16", "16", *[""] * 6]
-    done = run(words, "\n".join([*answers, "", "", "4", "", "", ""]) + "\n")
+    done = here(words, "\n".join([*answers, "", "", "4", "", "", ""]) + "\n")
     assert done.returncode == 0, done.stdout + done.stderr
     for label in ("GAN power", "Color transfer", "Face style power", "Enable pretraining", "random warp", "Resolution"):
         assert f"{label} (" not in done.stdout

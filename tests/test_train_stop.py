@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from screen import Screen
@@ -23,6 +24,11 @@ from person import Person
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 
 Start = Callable[..., Person]
+
+
+def rarely(number: signal.Signals) -> Any:
+    """Another signal is handled alike: among the slow tests."""
+    return pytest.param(number, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def saved(folder: Path) -> int:
     return state.iteration
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(rarely(n) for n in (signal.SIGINT, signal.SIGHUP))])
 def test_a_signal_saves_and_leaves(start: Start, copy: Path, tmp_path: Path, number: signal.Signals) -> None:
     me = start()
     me.child.kill(number)
@@ -96,6 +102,7 @@ def test_the_second_control_c_aborts_even_what_hangs(start: Start, copy: Path) -
     assert me.code() == 130 and me.left_behind() == [] and saved(copy) == 3
 
 
+@pytest.mark.slow
 def test_the_second_control_c_does_not_wait_for_the_disk(start: Start, copy: Path) -> None:
     me = start("slow")
     me.child.sendintr()
@@ -113,6 +120,7 @@ def test_a_save_that_never_ends_is_left_in_time(start: Start, copy: Path) -> Non
     assert me.code() == 1 and me.left_behind() == [] and saved(copy) == 3
 
 
+@pytest.mark.slow
 def test_enter_is_heard_while_samples_do_not_come(start: Start, copy: Path) -> None:
     me = start("nothing", "--workers", "2")
     workers = [pid for pid in me.family() if pid != me.child.pid]
@@ -142,7 +150,7 @@ def test_what_nohup_has_ignored_stays_ignored(start: Start, copy: Path) -> None:
     assert me.code() == 0 and saved(copy) >= 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, rarely(signal.SIGHUP)])
 def test_before_there_is_anything_to_save_it_just_leaves(start: Start, copy: Path, number: int) -> None:
     before = digest(copy)
     me = start(until="Loading samples")
@@ -161,7 +169,7 @@ def test_a_signal_after_the_end_changes_nothing(start: Start, copy: Path) -> Non
     assert me.code() == 0 and saved(copy) >= 6
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, rarely(signal.SIGTERM)])
 def test_with_a_window(start: Start, copy: Path, screen: Screen, tmp_path: Path, number: int) -> None:
     me = start(display=screen.environ["DISPLAY"])
     assert len(me.family()) >= 3  # the trainer, a worker, the window

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from tests_support import ROOT
 
 from core.runlog import ENDING
+from main import main
 
 SMALL = ["resolution=64", "face_type=f", "archi=df-ud", "ae_dims=32", "e_dims=16", "d_dims=16", "d_mask_dims=16"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -29,6 +32,22 @@ def run(words: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words, input=stdin, capture_output=True, text=True, timeout=120, cwd=ROOT, env=ENVIRONMENT, check=False
     )
+
+
+def here(words: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """As `run`, in this process: a process of its own takes three seconds to load PyTorch. For what a process is not
+    needed for."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO(stdin)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(words[2:])
+            except SystemExit as left:  # argparse
+                code = int(left.code or 0)
+    finally:
+        sys.stdin = before
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def digest(folder: Path) -> dict[str, str]:
