@@ -3,8 +3,10 @@ same. Real processes on the CPU, resumed without naming the seed again, with oth
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,26 +50,30 @@ def state(model: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models trained for ten iterations in one go, by variant."""
-    models = {variant: tmp_path_factory.mktemp("whole") for variant in VARIANTS}
-    for variant, model in models.items():
-        train(faces, model, 10, 0, "--seed", "11", *sets(variant), new=True)
-    return models
+def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The model of a variant, trained for ten iterations in one go."""
+
+    @functools.cache
+    def model(variant: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        train(faces, folder, 10, 0, "--seed", "11", *sets(variant), new=True)
+        return folder
+
+    return model
 
 
 @pytest.mark.parametrize("variant", ["df", *(pytest.param(v, marks=pytest.mark.slow) for v in ("liae", "pretraining"))])
 def test_stopped_and_resumed_is_the_same_as_not_stopped(
-    faces: Path, whole: dict[str, Path], tmp_path: Path, variant: str
+    faces: Path, whole: Callable[[str], Path], tmp_path: Path, variant: str
 ) -> None:
     train(faces, tmp_path, 5, 2, "--seed", "11", *sets(variant), new=True)
     said = train(faces, tmp_path, 10, 0)
     assert "facesmith_state" not in said and "Model first run." not in said
     assert state(tmp_path) == {"format": 1, "iteration": 10, "seed": 11, "position": 10}
-    assert saved(tmp_path) == saved(whole[variant])
+    assert saved(tmp_path) == saved(whole(variant))
 
 
-def test_killed_after_a_save_and_resumed(faces: Path, whole: dict[str, Path], tmp_path: Path) -> None:
+def test_killed_after_a_save_and_resumed(faces: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
     words = command(faces, tmp_path, "--no-preview", "--seed", "11", "--save-every", "9h", *sets("df"))
     trainer = subprocess.Popen(
         words, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
@@ -80,16 +86,16 @@ def test_killed_after_a_save_and_resumed(faces: Path, whole: dict[str, Path], tm
         trainer.wait()
     assert ModelDir(tmp_path, "new", "SAEHD").read_data().iter == 1
     train(faces, tmp_path, 10, 1)
-    assert saved(tmp_path) == saved(whole["df"])
+    assert saved(tmp_path) == saved(whole("df"))
 
 
-def test_adversaries_may_start_anew(faces: Path, whole: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    before = saved(whole["df"])
+def test_adversaries_may_start_anew(faces: Path, whole: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = saved(whole("df"))
     more = ["--no-preview", "--exit-at-target", "--reinit", "GAN", "--reinit", "code_discriminator"]
-    assert main(command(faces, whole["df"], *more, small=False)[2:]) == 0  # it is at its target: nothing is trained
+    assert main(command(faces, whole("df"), *more, small=False)[2:]) == 0  # it is at its target: nothing is trained
     said = capsys.readouterr().out
     assert all(f"{stem} starts anew" in said for stem in ("GAN", "code_discriminator")) and "inter starts" not in said
-    assert saved(whole["df"]) == before
+    assert saved(whole("df")) == before
 
 
 def go_on(faces: Path, model: Path, target: int, *more: str) -> None:
