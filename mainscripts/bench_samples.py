@@ -32,6 +32,8 @@ from core.imagelib.color_transfer import MODES
 from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
 from mainscripts.bench_stages import EVERY, ONCE, measure_stages
+from samplelib.diskcache import DiskSettings
+from samplelib.facecoding import Coding
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
 from samplelib.synthetic_faceset import write_faceset
@@ -86,6 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
     parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
+    parser.add_argument("--disk-cache", type=Path, metavar="DIR", help="keep faces there too, as use_cache does")
+    parser.add_argument("--image-type", choices=("raw", "png", "jpg"), default="raw", help="of those (%(default)s)")
     parser.add_argument("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
     made_on = ("cpu", "device")
     parser.add_argument("--augment-on", choices=made_on, nargs="+", default=["cpu"], help="who makes them; or both")
@@ -147,7 +151,7 @@ def measure(
         _wait_for(next(loader))
         first = time.perf_counter() - started
         # What was made ahead was not made in the time that is measured; and every face has been kept by then.
-        kept = args.cache_mb or where == "device"
+        kept = args.cache_mb or args.disk_cache or where == "device"
         epoch = -(-max(map(len, facesets.values())) // args.batch_size) if kept else 0
         for _ in range(loader.depth + epoch):
             batch = next(loader)
@@ -172,7 +176,10 @@ def _open(
     where: str,
     args: argparse.Namespace,
 ) -> AnyLoader:
-    options: dict[str, Any] = {"seed": 0, "workers": workers, "warn": _warn, "cache_bytes": args.cache_mb << 20}
+    disk = None if args.disk_cache is None else DiskSettings(args.disk_cache, Coding(args.image_type))
+    options: dict[str, Any] = {
+        "seed": 0, "workers": workers, "warn": _warn, "cache_bytes": args.cache_mb << 20, "disk": disk,
+    }  # fmt: skip
     if where == "cpu":
         return Loader(facesets, requests, args.batch_size, **options)
     from core import device as devices  # PyTorch only where it is needed

@@ -89,7 +89,9 @@ def test_killed_after_a_save_and_resumed(faces: Path, whole: Callable[[str], Pat
     assert saved(tmp_path) == saved(whole("df"))
 
 
-def test_adversaries_may_start_anew(faces: Path, whole: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_adversaries_may_start_anew(
+    faces: Path, whole: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = saved(whole("df"))
     more = ["--no-preview", "--exit-at-target", "--reinit", "GAN", "--reinit", "code_discriminator"]
     assert main(command(faces, whole("df"), *more, small=False)[2:]) == 0  # it is at its target: nothing is trained
