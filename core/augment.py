@@ -8,9 +8,7 @@ Lab to a quarter step, this does not (figures: docs/benchmarks.md). Nothing here
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,17 +17,7 @@ from core.batch import SampleRequest, Side
 from core.drawn import POINTS, Drawn
 from core.imagelib.warp import MIN_SIZE
 from core.torchcolor import apply_hsv, transfer
-
-
-def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """An array as a tensor on the device, without waiting for it: to a card through pinned memory, which PyTorch
-    keeps until the copy is over. Double precision becomes single where the device has none (MPS)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "mps" and tensor.dtype == torch.float64:
-        tensor = tensor.float()
-    if device.type in ("cuda", "xpu"):
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+from core.upload import upload
 
 
 @torch.no_grad()

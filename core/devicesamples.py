@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from core.augment import augment, upload
+from core.augment import augment
 from core.batch import Batch, SampleRequest
 from core.drawn import Shown
 from core.memory import out_of_memory
+from core.upload import upload
 
 Key = tuple[str, tuple[str, ...]]
 CHANNELS = {"image": 3, "colours": 3}

@@ -1,15 +1,28 @@
-"""Batches on their way to a CUDA device: through locked memory and a stream of their own, so that the copy of a batch
-runs while the step before it computes."""
+"""The way to the device: arrays without waiting for it, and whole batches on a stream of their own, so that the copy of
+one runs while the step before it computes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from core.batch import Batch
+
+
+def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """An array as a tensor on the device; but on the CPU, where it is the same memory, the array may change afterwards.
+    To a card without waiting for it, through pinned memory, which PyTorch keeps until the copy is over. Double precision
+    becomes single where the device has none (MPS)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "mps" and tensor.dtype == torch.float64:
+        tensor = tensor.float()
+    if device.type not in ("cuda", "xpu"):  # elsewhere a copy that is not waited for may read what comes after
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Upload:
@@ -38,7 +51,4 @@ class Upload:
         return there
 
     def _copy(self, array: Any) -> Tensor:
-        tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
-        if tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+        return array.to(self._device) if isinstance(array, Tensor) else upload(array, self._device)

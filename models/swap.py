@@ -123,7 +123,8 @@ class SwapTask(Task):
         if tuple(tensor.shape[1:]) != wanted or not tensor.is_floating_point():
             sizes = ", ".join(map(str, wanted))
             raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
-        return tensor.to(self.device, torch.float32, non_blocking=True)
+        # From memory that is not locked CUDA has read all when the call returns; others (MPS) may still be reading.
+        return tensor.to(self.device, torch.float32, non_blocking=self.device.type == "cuda")
 
     def both(self, batch: Batch, name: str) -> Tensor:
         """(2N, C, H, W): the arrays `name` of src, then of dst. Raises ValueError for sides of unequal size."""
