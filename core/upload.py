@@ -14,9 +14,9 @@ from core.batch import Batch
 
 
 def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """An array as a tensor on the device; but on the CPU, where it is the same memory, the array may change afterwards.
-    To a card without waiting for it, through pinned memory, which PyTorch keeps until the copy is over. Double precision
-    becomes single where the device has none (MPS)."""
+    """An array as a tensor on the device; the array may change afterwards, but on the CPU, where it is the same memory.
+    To a card without waiting for it, through pinned memory, which PyTorch keeps until the copy is over. Double
+    precision becomes single where the device has none (MPS)."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "mps" and tensor.dtype == torch.float64:
         tensor = tensor.float()
