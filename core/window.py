@@ -37,6 +37,9 @@ COMMAND_KEYS: dict[str, CommandName] = {
     "o": "options",
     "\r": "stop",
 }
+DIGITS = {"2": "s", "0": "b", "3": "p", "1": "l"}
+"""The same on keyboards without Latin letters (SAEHDBW's digits)."""
+
 _KEYPAD_ENTER = 0xFF8D  # X11 key symbol, which GTK builds of OpenCV report
 _SLOT = MAX_SIZE[0] * MAX_SIZE[1] * 3
 _ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +127,7 @@ class Window:
         self._frames.publish(self._board.draw(titles.index(self._page), last=RANGES[self._range]))
 
     def _key(self, code: int) -> None:
-        key = key_name(code)
+        key = DIGITS.get(key_name(code), key_name(code))
         if key in COMMAND_KEYS:
             ask(self._commands, COMMAND_KEYS[key])
             return

@@ -89,7 +89,8 @@ def test_keys_and_pages(screen: Screen, trainer: Trainer) -> None:
     assert trainer.asked() == "save" and screen.shows(GREEN)
     screen.press("space")
     assert soon(lambda: screen.shows(BLUE))
-    for key, command in [("b", "backup"), ("p", "preview"), ("S", "save"), ("Return", "stop"), ("KP_Enter", "stop")]:
+    keys = {"b": "backup", "p": "preview", "S": "save", "o": "options", "Return": "stop", "KP_Enter": "stop"}
+    for key, command in {**keys, "2": "save", "0": "backup", "3": "preview"}.items():
         screen.press(key)
         assert trainer.asked() == command
     assert trainer.commands.empty() and not trainer.lost
@@ -101,7 +102,7 @@ def test_history_range(screen: Screen, trainer: Trainer) -> None:
     assert soon(lambda: screen.shows(BLUE))
     time.sleep(0.3)
     whole = screen.picture()
-    screen.press("l")
+    screen.press("1")
     assert soon(lambda: not np.array_equal(screen.picture(), whole))
     screen.press("l", "l", "l", "L")
     assert soon(lambda: np.array_equal(screen.picture(), whole))
