@@ -111,7 +111,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The last event of a run. reason: `command`, `target`, `collapse`, `memory` or `error`."""
+    """The last event of a run. reason: `command`, `options` (it goes on with others), `target`, `collapse`,
+    `memory` or `error`."""
 
     iteration: int
     reason: str

@@ -90,6 +90,9 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
     ours.add_argument(
         "--events", type=Path, metavar="FILE", help="append all that happens to FILE, one JSON object a line"
     )
+    ours.add_argument(
+        "--tensorboard", type=folder, metavar="DIR", help="losses and previews for TensorBoard (extra tensorboard)"
+    )
     ours.add_argument("--loss-csv", type=Path, metavar="FILE", help="append the losses of every iteration to FILE")
     ours.add_argument(
         "--commands", type=Path, metavar="FILE",

@@ -252,6 +252,7 @@ def _sinks(
         plateau=args.plateau,
         events=args.events,
         loss_csv=args.loss_csv,
+        tensorboard=args.tensorboard,
     )
 
 

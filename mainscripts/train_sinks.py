@@ -15,8 +15,10 @@ from core.console import ConsoleSink, StopKeys
 from core.eventlog import EventLog, LossTable
 from core.events import Command, Event, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
+from core.modeldata import ModelError
 from core.plateau import Plateau
 from core.sinks import Background
+from core.tensorboard import TensorBoard
 from core.window import Window, display_problem
 
 
@@ -25,8 +27,8 @@ class Sinks:
 
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
     stays: whether training pauses at its target. log: keeps what is told.
-    memory: bytes that the training holds. plateau: see `core.plateau`; events, loss_csv: files for other programs.
-    Raises OSError where one of them cannot be opened.
+    memory: bytes that the training holds. plateau: see `core.plateau`; events, loss_csv, tensorboard: files for other
+    programs. Raises OSError or ModelError where one of them cannot be opened.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Sinks:
         plateau: int = 0,
         events: Path | None = None,
         loss_csv: Path | None = None,
+        tensorboard: Path | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
@@ -70,8 +73,8 @@ class Sinks:
         if plateau:
             self._sinks.append(Plateau(plateau, self.emit))
         try:
-            self._open_files(events, loss_csv)
-        except OSError:
+            self._open_files(events, loss_csv, tensorboard)
+        except (OSError, ModelError):
             self._stack.close()
             raise
         if not problem:
@@ -129,8 +132,12 @@ class Sinks:
         self._sinks.append(background)
         return background
 
-    def _open_files(self, events: Path | None, loss_csv: Path | None) -> None:
+    def _open_files(self, events: Path | None, loss_csv: Path | None, tensorboard: Path | None) -> None:
         """The files for other programs: first opened, so last closed, when all is written."""
+        if tensorboard is not None:
+            board = TensorBoard(tensorboard, self._prefix.name)
+            self._stack.callback(board.close)
+            self._add(board, "tensorboard", steps=1_000_000)
         for path, kind in ((events, EventLog), (loss_csv, LossTable)):
             if path is not None:
                 lines = kind(path, self.emit)

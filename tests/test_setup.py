@@ -328,5 +328,5 @@ def test_checks_install_what_tests_need(setup: ModuleType, monkeypatch: pytest.M
     monkeypatch.delenv("FACESMITH_PYTHON", raising=False)
     asked: list[list[str]] = []
     monkeypatch.setattr(setup, "main", lambda arguments: asked.append(arguments) or 1)
-    assert load("checks").main(["--fresh"]) == 1 and asked == [["--extras", "test,dfm,video", "--fresh"]]
+    assert load("checks").main(["--fresh"]) == 1 and asked == [["--extras", "test,dfm,video,tensorboard", "--fresh"]]
     del sys.modules["checks"]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Everything CI checks: `python3 bat/env/checks.py [--fresh] [arguments of pytest]`, run by `bat/linux/test.sh`.
 
-Makes the environment with the extras test, dfm and video (see setup.py), then runs lint, types and tests in it. All
-three run even when one fails, pytest last, so that one run says everything. With FACESMITH_PYTHON set, that Python is
-used as it is.
+Makes the environment with the extras test, dfm, video and tensorboard (see setup.py), then runs lint, types and tests
+in it. All three run even when one fails, pytest last, so that one run says everything. With FACESMITH_PYTHON set, that
+Python is used as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--fresh"]
     python = Path(sys.executable)
     if fresh or not os.environ.get("FACESMITH_PYTHON"):
-        if setup.main(["--extras", "test,dfm,video", *(["--fresh"] if fresh else [])]):
+        if setup.main(["--extras", "test,dfm,video,tensorboard", *(["--fresh"] if fresh else [])]):
             return 1
         python = setup.python_of(setup.ROOT / (setup.FRESH if fresh else setup.KEPT))
     cores = ["--numprocesses", "auto", "--dist", "worksteal"]
