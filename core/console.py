@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TextIO
 
 from core.events import (
@@ -175,8 +176,14 @@ class StopKeys:
     other is a stop; then, and after `close()`, it leaves what is typed to others. What was typed before is dropped: an
     Enter too many at the questions must not stop the training. Does nothing where `stdin` is no terminal."""
 
-    def __init__(self, stdin: TextIO | None, commands: queue.Queue[Command]) -> None:
-        self._commands = commands
+    def __init__(
+        self,
+        stdin: TextIO | None,
+        commands: queue.Queue[Command],
+        others: Mapping[str, Callable[[], object]] = MappingProxyType({}),
+    ) -> None:
+        """others: what further lines do, called in the thread."""
+        self._commands, self._others = commands, others
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if stdin is None or stdin.closed or not stdin.isatty():
@@ -240,7 +247,11 @@ class StopKeys:
 
     def _told(self, line: str) -> bool:
         """Hands a typed line on; whether it is a stop."""
-        name = LINES.get(line.strip().lower(), "stop")
+        word = line.strip().lower()
+        if word in self._others:
+            self._others[word]()
+            return False
+        name = LINES.get(word, "stop")
         ask(self._commands, name)
         return name == "stop"
 

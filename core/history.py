@@ -110,6 +110,11 @@ class PreviewFiles:
             self._active = True
             self._write(self._prefix.parent, f"{self._prefix.name}_preview_")
 
+    def rest(self) -> None:
+        """Stop writing: there is a window again."""
+        with self._lock:
+            self._active = False
+
     def _write(self, folder: Path, start: str) -> None:
         for i, (title, _) in enumerate(self._board.pages):
             self._writer(folder / f"{start}{file_safe(title)}.jpg", self._board.draw(i, keys=False))

@@ -57,7 +57,7 @@ def display_problem(environ: Mapping[str, str], platform: str) -> str:
 class Window:
     """Sink: shows the preview pages, and puts the user's keys into `commands`.
 
-    on_lost: called once, from another thread, with the reason when the window is gone without `close()`.
+    on_lost: called, from another thread, with the reason whenever the window is gone without `close()`.
     refresh: seconds between redraws of the graph while iterations go by. start_timeout: seconds the window may take
     to appear. child: the command that serves the window, given the handle of the shared memory and the title.
     """
@@ -86,11 +86,23 @@ class Window:
         self.ready = threading.Event()
         """Set once the window is on the screen."""
         self._events = Background(self._take, name="preview window")
-        self._server = threading.Thread(target=self._serve, name="preview window keys", daemon=True)
-        self._server.start()
+        self._server = self._started()
 
     def __call__(self, event: Event) -> None:
         self._events(event)
+
+    def reopen(self) -> bool:
+        """A window that is gone comes again, with the pages known by now; whether one was to be opened."""
+        if self._server.is_alive() or self._closing:
+            return False
+        self.ready.clear()
+        self._server = self._started()
+        return True
+
+    def _started(self) -> threading.Thread:
+        server = threading.Thread(target=self._serve, name="preview window keys", daemon=True)
+        server.start()
+        return server
 
     def close(self, timeout: float = 5.0) -> None:
         """Take the window down. Returns within about `timeout` seconds."""

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from core.console import ConsoleSink, StopKeys
 from core.eventlog import EventLog, LossTable
-from core.events import Command, Event, Previewed, Stepped, Warned
+from core.events import Command, Event, Noted, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
 from core.modeldata import ModelError
 from core.plateau import Plateau
@@ -77,6 +77,7 @@ class Sinks:
         except (OSError, ModelError):
             self._stack.close()
             raise
+        self._window: Window | None = None
         if not problem:
             self._window_open = True
             self._window = Window(commands, self._lost)
@@ -95,7 +96,7 @@ class Sinks:
         """From now on Enter in the terminal stops. May be called again once an Enter was used up."""
         if self._keyboard:
             self._keys.close()
-            self._keys = StopKeys(self._stdin, self._commands)
+            self._keys = StopKeys(self._stdin, self._commands, {"w": self.open_window})
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -112,6 +113,15 @@ class Sinks:
         if not self._has_history:
             self._has_history = True
             self._add(PreviewHistory(self._prefix, self._warn), "preview history")
+
+    def open_window(self) -> None:
+        """The window again, where it was closed or has died."""
+        if self._window is None:
+            self._warn("This training was started without a window.")
+        elif self._window.reopen():
+            self._window_open = True
+            self._files.rest()
+            self.emit(Noted("The preview window is opened again."))
 
     def has_window(self) -> bool:
         return self._window_open
@@ -152,4 +162,5 @@ class Sinks:
         self._window_open = False
         self._files.activate()
         what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
-        self.emit(Warned(f"{what}. Previews go to JPG files in the model folder from now on."))
+        again = " w and Enter in the terminal open it again." if self._keyboard else ""
+        self.emit(Warned(f"{what}. Previews go to JPG files in the model folder from now on.{again}"))

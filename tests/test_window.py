@@ -138,6 +138,21 @@ def test_closed_by_the_user(screen: Screen, trainer: Trainer) -> None:
     assert trainer.lost == ["the preview window was closed"]
 
 
+def test_opened_again(screen: Screen, trainer: Trainer) -> None:
+    trainer.window(pages())
+    assert not trainer.window.reopen(), "it is open"
+    for times in (1, 2):
+        os.kill(trainer.process.pid, signal.SIGKILL)
+        assert soon(lambda times=times: len(trainer.lost) == times)
+        trainer.window(pages())
+        assert soon(trainer.window.reopen) and trainer.window.ready.wait(30)
+        assert soon(lambda: screen.shows(BLUE))
+        screen.press("s")
+        assert trainer.asked() == "save"
+    trainer.window.close()
+    assert not trainer.window.reopen() and len(trainer.lost) == 2
+
+
 def test_child_killed(trainer: Trainer) -> None:
     os.kill(trainer.process.pid, signal.SIGKILL)
     assert soon(lambda: trainer.lost)
