@@ -12,7 +12,8 @@ import pexpect  # type: ignore[import-untyped]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _END = re.compile(r"(\r*\n|\r+(?=[^\r\n]))")  # what follows a \r decides: half an end waits for the rest
-STEP = re.compile(r"\[\d\d:\d\d:\d\d\]\[#(\d+)\]\[[\d.]+m?s\](\[(\d+\.\d{4}|nan|inf)\])*( Saved\.)?")
+_MORE = r"(\[(avg [^\]]+|data \d+%|\S+ (it/s|s/it)|[\d:d ]+ left|[\d.]+ GB)\])*"
+STEP = re.compile(r"\[\d\d:\d\d:\d\d\]\[#(\d+)\]\[[\d.]+m?s\](\[(\d+\.\d{4}|nan|inf)\])*" + _MORE + r"( Saved\.)?")
 SUMMARY = re.compile(r"==\s+Current iteration: (\d+)\s+==")
 EXPECTED = [
     re.compile(pattern)
@@ -20,7 +21,9 @@ EXPECTED = [
         r"Running trainer\.",
         r"(src|dst): \d+ faces: .*",
         r"Loading soak_SAEHD model\.\.\.",
-        r"Press enter in \d+ seconds to override model settings\.",
+        r"The same run again: .*",
+        r"\w+_loss has hardly moved for .*",
+        r"Press enter in \d+ seconds to override model settings\..*",  # and what was drawn anew of it
         r"(Loading|Initializing|Starting|First) [\w ]+\.\.\.( \d+\.\d s)?",
         r"Faces kept in memory: .*\.",
         r"==.*==",
@@ -37,6 +40,7 @@ EXPECTED = [
         r"Warning: SIG(TERM|HUP): saving and leaving within \d+ s\. The save of iteration [\d,]+ stands in .*",
         r"Warning: a sample worker \(process \d+\) ended unexpectedly \(signal 9\); another takes over its work",
         r"Warning: The preview window('s process ended \(SIGKILL\)| was closed)\. Previews go to JPG files in .*",
+        r"Enter takes the value in brackets, .*",
     )
 ]
 
