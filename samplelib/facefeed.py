@@ -20,11 +20,11 @@ from core.imagelib import color_transfer
 from core.sharedbuf import Layout
 from samplelib.cache import Plan, plan
 from samplelib.faceset import Faceset
-from samplelib.loader import Loader, LoaderError
+from samplelib.loader import Loader
 from samplelib.pool import Job
 from samplelib.prepare import KINDS, kinds
 from samplelib.sampling import generator
-from samplelib.worker import NoUsableFaces, prefix
+from samplelib.worker import prefix
 
 Key = tuple[str, tuple[str, ...]]
 """A shelf of the store: name of a faceset (`samplelib.cache.same_sets`), and what is kept of each face."""
@@ -154,10 +154,7 @@ class FaceFeed(Loader):
             for row, index in enumerate(wanted.fresh):
                 start = f"{prefix(side, part)}/"
                 rows = {n.removeprefix(start): a[row] for n, a in self._views.items() if n.startswith(start)}
-                try:
-                    self._maker.show(part, side, index, rows, self._tell)
-                except NoUsableFaces as error:
-                    raise LoaderError(str(error)) from None
+                self._maker.show(part, side, index, rows, self._tell)
 
     def _batch(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Batch:
         number = self.position - 1  # counted already

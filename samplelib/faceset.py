@@ -11,7 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -23,7 +23,18 @@ from facelib import landmarks as geometry
 from facelib.dfljpg import DflJpgError, parse_metadata, read_header
 from samplelib import faceindex, pack
 from samplelib.facedata import Array, FaceReadError, Polygons, check_face
-from samplelib.facescan import JPEG, MAX_FILE, META, PICTURES, Known, Stamp, scan_folder, scan_pack
+from samplelib.facescan import (
+    JPEG,
+    MAX_FILE,
+    META,
+    PICTURES,
+    Known,
+    Stamp,
+    read_loose,
+    scan_folder,
+    scan_pack,
+    stamp_of,
+)
 from samplelib.facetable import TYPES, Table, coded, polygons_of, taken
 from samplelib.pixels import decode, decode_mask_bytes
 
@@ -344,10 +355,26 @@ def read_face(sample: Sample) -> Array:
     return image
 
 
-def decode_mask(sample: Sample) -> Array | None:
-    """(h, w, 1) float32 0..1 of the applied mask at its own size, None without one. Raises FaceReadError."""
+def current(sample: Sample) -> Sample:
+    """The sample itself, or, where its file was changed since it was looked at, with the face data it has now. Raises
+    FaceReadError, OSError."""
+    stamp = stamp_of(sample.path.stat())
+    if stamp == sample.stamp:
+        return sample
+    if sample.size:
+        raise FaceReadError("the pack was changed since the start: start the training again")
     try:
-        coded_mask = sample.xseg_mask
-    except OSError as error:
-        raise FaceReadError(f"its xseg_mask cannot be read ({error.strerror or error})") from None
+        found = read_loose(sample.path, sample.filename, stamp)
+    except DflJpgError as error:
+        raise FaceReadError(f"was changed since the start: {error}") from None
+    face = found.face
+    return replace(
+        sample, face_type=face.face_type, shape=face.shape, landmarks=face.landmarks, seg_ie_polys=face.seg_ie_polys,
+        eyebrows_expand_mod=face.eyebrows_expand_mod, stamp=stamp, mask_at=(0, 0, 0), mask=face.xseg_mask,
+    )  # fmt: skip
+
+
+def decode_mask(sample: Sample) -> Array | None:
+    """(h, w, 1) float32 0..1 of the applied mask at its own size, None without one. Raises FaceReadError, OSError."""
+    coded_mask = sample.xseg_mask
     return None if coded_mask is None else decode_mask_bytes(coded_mask)

@@ -9,6 +9,7 @@ position.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import time
@@ -23,6 +24,7 @@ from core.sharedbuf import MEMORY, Layout, SharedBuffer
 from samplelib.cache import FaceCache, Plan, plan, same_sets
 from samplelib.diskcache import DiskCache, DiskSettings, Stock
 from samplelib.faceset import Faceset
+from samplelib.patience import Patience, Stopped
 from samplelib.pool import Done, Fatal, Job, Note, Pool
 from samplelib.process import check, check_colours
 from samplelib.ring import MIN_DEPTH, Depth, Ring
@@ -32,6 +34,7 @@ from samplelib.worker import Maker, NoUsableFaces, hello, layout
 MAX_JOB = 8
 SLOW_S = 30.0
 POLL_S = 0.5
+NOTED_S = 10.0
 
 
 class LoaderError(RuntimeError):
@@ -94,6 +97,7 @@ class Loader:
             if request.ct_mode != "none"
         }
         self._closed = False
+        self._noted: dict[str, float] = {}
         self._patience = SLOW_S
         self._lent: int | None = None  # the place whose views the caller holds
         self._returned = time.perf_counter()
@@ -111,7 +115,8 @@ class Loader:
         if workers < 1:
             cache = FaceCache(self._plan, memoryview(bytearray(self._plan.size))) if self._plan.size else None
             self._disk = self._own_disk()
-            self._maker = Maker(facesets, requests, self._sets, seed, cache, self._disk)
+            patience = Patience(warn, stopping)
+            self._maker = Maker(facesets, requests, self._sets, seed, cache, self._disk, patience=patience)
             self._views = self._layout.views(memoryview(bytearray(self._layout.size)))
         else:
             self._start(workers, seed)
@@ -124,7 +129,12 @@ class Loader:
             raise LoaderError("the loader is closed")
         started = time.perf_counter()
         if self._pool is None:
-            self._compute()
+            try:
+                self._compute()
+            except NoUsableFaces as error:
+                raise LoaderError(str(error)) from None
+            except Stopped:
+                raise StopIteration from None
             arrays = self._views
         else:
             if self._lent is not None:
@@ -300,7 +310,10 @@ class Loader:
                 for side, index, reason in broken:
                     self._tell(side, index, reason)
             case Note(text):
-                self._warn(text)
+                now = time.monotonic()
+                if now - self._noted.get(text, -math.inf) > NOTED_S:  # each worker says so
+                    self._warn(text)
+                self._noted[text] = now
             case Fatal(text):
                 self.close()
                 raise LoaderError(text)
@@ -327,7 +340,4 @@ class Loader:
                 number = self.position * self._batch_size + row
                 rows = {name: self._views[f"{side}/{name}"][row] for name in request.names}
                 colours = self._colours[side][number] if side in self._colours else None
-                try:
-                    self._maker.make(side, number, self._orders[side][number], colours, rows, self._tell)
-                except NoUsableFaces as error:
-                    raise LoaderError(str(error)) from None
+                self._maker.make(side, number, self._orders[side][number], colours, rows, self._tell)

@@ -226,6 +226,9 @@ class Pool:
                 came_up = True
                 seat.failed_starts = 0
                 continue
+            if "note" in answer:
+                self.results.put(Note(answer["note"]))
+                continue
             if "fatal" in answer:
                 self.results.put(Fatal(answer["fatal"]))
                 continue

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from core.batch import SampleRequest
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
+from facelib.facetype import FACE_TYPES
 from samplelib.faceset import FaceReadError, Sample, decode_mask, read_face
 
 Array = npt.NDArray[np.float32]
@@ -44,15 +45,13 @@ Prepared = Mapping[str, Bytes]
 
 
 def load_image(sample: Sample) -> Bytes:
-    """(h, w, 3) uint8 BGR: a face's picture without its mask. Raises FaceReadError with the reason if it is broken."""
-    try:
-        return np.asarray(read_face(sample), np.uint8)
-    except OSError as error:
-        raise FaceReadError(f"cannot be read ({error.strerror or error})") from error
+    """(h, w, 3) uint8 BGR: a face's picture without its mask. Raises FaceReadError with the reason if it is broken,
+    OSError."""
+    return np.asarray(read_face(sample), np.uint8)
 
 
 def load(sample: Sample) -> Pixels:
-    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done."""
+    """Read and decode a face. Raises FaceReadError with the reason when that cannot be done, OSError."""
     image = load_image(sample)
     mask = decode_mask(sample)
     return Pixels(image, None if mask is None else mask[..., 0])
@@ -65,7 +64,12 @@ def kinds(request: SampleRequest) -> tuple[str, ...]:
 
 
 def prepare(sample: Sample, kinds: Sequence[str], request: SampleRequest) -> Prepared:
-    """Reads and decodes a face and prepares those kinds of it. Raises FaceReadError when that cannot be done."""
+    """Reads and decodes a face and prepares those kinds of it. Raises FaceReadError when that cannot be done, OSError.
+
+    The sample is to be `samplelib.faceset.current`, lest a face that was changed gets the landmarks it had before.
+    """
+    if FACE_TYPES[sample.face_type] < FACE_TYPES[request.face_type] and set(kinds) != {"colours"}:
+        raise FaceReadError(f"was changed since the start: {sample.face_type} cannot show {request.face_type}")
     if set(kinds) <= {"image", "colours"}:
         return prepared(sample, Pixels(load_image(sample), None), kinds, request)
     return prepared(sample, load(sample), kinds, request)

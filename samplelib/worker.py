@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,8 @@ from core.batch import ARRAYS, SampleRequest
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.cache import FaceCache, Plan
 from samplelib.diskcache import DiskCache
-from samplelib.faceset import FaceReadError, Faceset
+from samplelib.faceset import FaceReadError, Faceset, current
+from samplelib.patience import Patience
 from samplelib.prepare import Prepared, kinds, prepare
 from samplelib.process import Rows, process
 from samplelib.ring import Ring
@@ -61,9 +63,11 @@ class Maker:
         seed: int,
         cache: FaceCache | None = None,
         disk: DiskCache | None = None,
+        *,
+        patience: Patience,
     ) -> None:
         """sets: side -> name of its faceset, see `samplelib.cache.same_sets`."""
-        self._disk = disk
+        self._disk, self._patience = disk, patience
         self._facesets, self._requests, self._sets, self._seed, self._cache = facesets, requests, sets, seed, cache
         self._kinds = {side: kinds(request) for side, request in requests.items()}
         self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
@@ -109,7 +113,9 @@ class Maker:
             if self._cache is not None and (kept := self._cache.get(name, candidate, kinds)) is not None:
                 return kept
             try:
-                face = self._made(faceset, name, candidate, kinds, request)
+                face = self._patience.read(
+                    faceset.samples[candidate], partial(self._made, faceset, name, candidate, kinds, request)
+                )
             except FaceReadError as error:
                 broken.add(candidate)
                 report(side, candidate, str(error))
@@ -122,12 +128,15 @@ class Maker:
     def _made(
         self, faceset: Faceset, name: str, index: int, kinds: tuple[str, ...], request: SampleRequest
     ) -> Prepared:
-        """A face from the disk, else prepared and kept there. Raises FaceReadError."""
-        if self._disk is None:
-            return prepare(faceset.samples[index], kinds, request)
-        if (kept := self._disk.get(name, index, kinds)) is not None:
+        """A face from the disk, else prepared and kept there. Raises FaceReadError, OSError."""
+        if self._disk is not None and (kept := self._disk.get(name, index, kinds)) is not None:
             return kept
-        return self._disk.put(name, index, prepare(faceset.samples[index], kinds, request))
+        known = faceset.samples[index]
+        sample = current(known)
+        face = prepare(sample, kinds, request)
+        if self._disk is None or sample is not known:  # the disk knows it as it was
+            return face
+        return self._disk.put(name, index, face)
 
 
 def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
@@ -192,7 +201,8 @@ def _serve(first: dict[str, Any], messages: IO[bytes], answers: IO[bytes]) -> No
     disk = None
     if first["disk"]:
         disk = DiskCache(first["disk"][1], attach(first["disk"][0]), facesets, requests, first["sets"])
-    maker = Maker(facesets, requests, first["sets"], first["seed"], cache, disk)
+    patience = Patience(lambda text: _answer(answers, {"note": text}))
+    maker = Maker(facesets, requests, first["sets"], first["seed"], cache, disk, patience=patience)
     _answer(answers, {"ready": True})
     for line in messages:
         job = json.loads(line)

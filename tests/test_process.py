@@ -278,7 +278,7 @@ def test_a_broken_mask_or_picture_is_told(tmp_path: Path) -> None:
         load(sample)
     sample.path.unlink()
     for read in (load, load_image):
-        with pytest.raises(FaceReadError, match="cannot be read"):
+        with pytest.raises(FileNotFoundError):  # what becomes of that: tests/test_patience.py
             read(sample)
 
 
