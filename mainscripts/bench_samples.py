@@ -32,6 +32,7 @@ from core.imagelib.color_transfer import MODES
 from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
 from mainscripts.bench_stages import EVERY, ONCE, measure_stages
+from mainscripts.flags import number, whole
 from samplelib.diskcache import DiskSettings
 from samplelib.facecoding import Coding
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
@@ -78,26 +79,27 @@ class Result:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--src", type=Path, metavar="DIR", help="aligned faces of src (made-up ones)")
-    parser.add_argument("--dst", type=Path, metavar="DIR", help="aligned faces of dst (made-up ones)")
-    parser.add_argument("--resolution", type=int, nargs="+", default=[128], metavar="N", help="pixels; several allowed")
-    modes = ("none", *MODES)
-    parser.add_argument("--ct-mode", choices=modes, nargs="+", default=["none"], help="of src; several allowed")
-    parser.add_argument("--hsv", type=float, default=0.0, metavar="P", help="power of src's HSV shift (%(default)s)")
-    parser.add_argument("--face-type", choices=tuple(SHORT), default="wf", help="of the model (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples a side (%(default)s)")
-    parser.add_argument("--workers", type=int, metavar="N", help="worker processes; 0 works in this one")
-    parser.add_argument("--cache-mb", type=int, default=0, metavar="MB", help="memory for prepared faces (%(default)s)")
-    parser.add_argument("--disk-cache", type=Path, metavar="DIR", help="keep faces there too, as use_cache does")
-    parser.add_argument("--image-type", choices=("raw", "png", "jpg"), default="raw", help="of those (%(default)s)")
-    parser.add_argument("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
-    made_on = ("cpu", "device")
-    parser.add_argument("--augment-on", choices=made_on, nargs="+", default=["cpu"], help="who makes them; or both")
-    parser.add_argument("--device", default="", metavar="NAME", help="with --augment-on device: PyTorch's name (best)")
-    parser.add_argument("--device-cache-mb", type=int, metavar="MB", help="its memory for faces (a quarter)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements to take the median of")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="length of a round (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add, megabytes, modes, made_on = parser.add_argument, whole(0, 10_000_000), ("none", *MODES), ("cpu", "device")
+    add("--src", type=Path, metavar="DIR", help="aligned faces of src (made-up ones)")
+    add("--dst", type=Path, metavar="DIR", help="aligned faces of dst (made-up ones)")
+    add("--resolution", type=whole(16, 1024), nargs="+", default=[128], metavar="N", help="pixels; several allowed")
+    add("--ct-mode", choices=modes, nargs="+", default=["none"], help="of src; several allowed")
+    add("--hsv", type=number(0, 1), default=0.0, metavar="P", help="power of src's HSV shift (%(default)s)")
+    add("--face-type", choices=tuple(SHORT), default="wf", help="of the model (%(default)s)")
+    add("--batch-size", type=whole(1, 1024), default=8, metavar="N", help="samples a side (%(default)s)")
+    processes = "worker processes (one for each processor core, at most 8); 0 works in this one"
+    add("--workers", type=whole(0, 64), metavar="N", help=processes)
+    memory = "memory for prepared faces (%(default)s: each is decoded every time; a training keeps them)"
+    add("--cache-mb", type=megabytes, default=0, metavar="MB", help=memory)
+    add("--disk-cache", type=Path, metavar="DIR", help="keep faces there too, as use_cache does")
+    add("--image-type", choices=("raw", "png", "jpg"), default="raw", help="of those (%(default)s)")
+    add("--stages", action="store_true", help="tell what a sample's time goes into, on one core")
+    add("--augment-on", choices=made_on, nargs="+", default=["cpu"], help="who makes them; or both")
+    add("--device", default="", metavar="NAME", help="with --augment-on device: PyTorch's name (best)")
+    add("--device-cache-mb", type=megabytes, metavar="MB", help="its memory for faces (a quarter)")
+    add("--rounds", type=whole(1, 1000), default=5, metavar="N", help="take the median of so many (%(default)s)")
+    add("--seconds", type=number(0.1, 3600), default=2.0, metavar="S", help="length of a round (%(default)s)")
+    add("--json", action="store_true", help="print one JSON object a line")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -185,7 +187,11 @@ def _open(
     from core import device as devices  # PyTorch only where it is needed
     from mainscripts.samples import device_budget, open_on_device
 
-    device = args.device or devices.best(devices.gpus()).torch_name
+    found = devices.gpus()
+    names = [devices.CPU.torch_name, *(card.torch_name for card in found)]
+    device = args.device or devices.best(found).torch_name
+    if device not in names:
+        raise ValueError(f"--device: got {device!r}, allowed is {' / '.join(names)}")
     budget = device_budget(args.device_cache_mb, device)
     loader = open_on_device(facesets, requests, args.batch_size, device=device, budget=budget, **options)
     _warn(f"{device}: faces kept: {loader.kept}")

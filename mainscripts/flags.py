@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,21 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         if not re.fullmatch("-?[0-9]{1,12}", text) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"got {text!r}, allowed is a whole number from {low} to {high}")
         return int(text)
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A number of a range, for argparse."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"got {text!r}, allowed is a number from {low:g} to {high:g}")
+        return value
 
     return parse
 

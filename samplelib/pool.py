@@ -271,10 +271,12 @@ class Pool:
 
 
 def _environment() -> dict[str, str]:
-    """One thread a worker: more workers, not more threads, are what uses the cores."""
+    """One thread a worker: more workers, not more threads, are what uses the cores. Pictures come and go by the
+    hundred a second: glibc is told to keep their memory, which costs less than fresh pages each time."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": path}
+    kept = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+    return {**kept, **os.environ, **threads, "PYTHONPATH": path}
 
 
 def _detached(fds: tuple[int, ...]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import pytest
 from sample_faces import make_folder
 from tests_support import ROOT
 
+from main import main
+
 TINY = ["resolution=64", "archi=df-ud", "ae_dims=32", "e_dims=16", "d_dims=16", "d_mask_dims=16", "batch_size=2"]
 
 
@@ -41,6 +43,29 @@ def test_samples(tmp_path: Path) -> None:
             assert key in row
         assert row["pss_mb"] is None or 20 < float(str(row["pss_mb"])) < 250
     assert [(row["ct_mode"], row["hsv_power"]) for row in rows] == [("none", 0.1), ("rct", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch-size", "0"], "from 1 to 1024"),
+        (["--rounds", "0"], "from 1 to 1000"),
+        (["--seconds", "0"], "from 0.1 to 3600"),
+        (["--workers", "-1"], "from 0 to 64"),
+        (["--resolution", "0"], "from 16 to 1024"),
+        (["--hsv", "nan"], "from 0 to 1"),
+        (["--augment-on", "device", "--device", "bogus"], "allowed is cpu"),
+    ],
+)
+def test_flags_that_cannot_be(
+    tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src, dst = make_folder(tmp_path / "s", 2), make_folder(tmp_path / "d", 2)
+    try:
+        code = main(["bench", "samples", "--src", str(src), "--dst", str(dst), *words])
+    except SystemExit as left:  # argparse
+        code = int(left.code or 0)
+    assert code == 2 and message in capsys.readouterr().err
 
 
 def test_stages_of_a_sample(tmp_path: Path) -> None:

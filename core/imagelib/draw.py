@@ -27,10 +27,10 @@ def add_soft_hulls(canvas: npt.NDArray[np.float32], shapes: Sequence[npt.NDArray
     right, bottom = (int(v) for v in np.clip(points.max(0) + reach + 1, 0, (width, height)))
     if left >= right or top >= bottom:
         return slice(0), slice(0)
-    part = np.zeros((bottom - top, right - left), np.float32)
+    part = np.zeros((bottom - top, right - left), np.uint8)  # 0 and 1: growing bytes is four times as fast
     for shape in whole:
         cv2.fillConvexPoly(part, cv2.convexHull(shape - np.array((left, top), np.int32)), (1,))
     grown = cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow)))
     region = slice(top, bottom), slice(left, right)
-    canvas[region] += cv2.GaussianBlur(grown, (blur, blur), 0)
+    canvas[region] += cv2.GaussianBlur(grown.astype(np.float32), (blur, blur), 0)
     return region
