@@ -1,5 +1,5 @@
 """Option rows of how a training runs, not of what it learns: none of them changes a weight of a model that is well
-(`augment_on`: but for rounding in the samples).
+(but for rounding in the samples with `augment_on`, and what a JPG loses with `image_type`).
 
 They are never asked; `--set` answers them in advance. Where DFL or a fork has one, its key and label are kept.
 """
