@@ -208,6 +208,7 @@ def test_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device_budget(None, "hpu") == samples.UNKNOWN
 
 
+@pytest.mark.slow
 def test_a_training_resumes_to_the_byte(faces: Path, tmp_path: Path) -> None:
     """Real processes; also that a run may be resumed with another store and other workers."""
     more = ["--set", "augment_on=device"]

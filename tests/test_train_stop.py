@@ -138,6 +138,7 @@ def test_a_failing_iteration_leaves_nothing_behind(start: Start, copy: Path) -> 
     assert me.code() == 1 and saved(copy) == 3 and me.left_behind() == []
 
 
+@pytest.mark.slow
 def test_what_nohup_has_ignored_stays_ignored(start: Start, copy: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits that, as from nohup
     try:

@@ -345,7 +345,7 @@ def read_index(data: bytes, scratch: Path) -> Any:
         printable(sample.filename + sample.source_filename + (sample.person_name or ""))
         if not all(-4 < angle < 4 for angle in sample.pose):
             raise Fault("a pose")
-        with contextlib.suppress(FaceReadError):
+        with contextlib.suppress(FaceReadError, FileNotFoundError):  # there are no such faces
             decode_mask(sample)
 
 
