@@ -79,9 +79,12 @@ class SharedBuffer:
     Raises SharedBufferError when there is no room.
     """
 
-    def __init__(self, size: int, *, first: int | None = None, folders: Sequence[Path] | None = None) -> None:
-        """first: bytes to set aside now, the others by `reserve` (all). folders: where to try, first to last, instead
-        of anonymous memory and the usual places."""
+    def __init__(
+        self, size: int, *, first: int | None = None, lazy: bool = False, folders: Sequence[Path] | None = None
+    ) -> None:
+        """first: bytes to set aside now, the others by `reserve` (all). lazy: nothing is set aside in anonymous memory,
+        where every byte can be written to without, and everything elsewhere. folders: where to try, first to last,
+        instead of anonymous memory and the usual places."""
         self.size = size
         self._reserved = size if first is None else first
         self.pass_fds: tuple[int, ...] = ()
@@ -91,7 +94,7 @@ class SharedBuffer:
             self.handle = f"tag:{tag}:{size}"
             self.place = "the paging file"
         else:
-            descriptor, self.place = _reserve(size, self._reserved, folders)
+            descriptor, self.place = _reserve(size, self._reserved, lazy, folders)
             self.map = mmap.mmap(descriptor, size)
             self.handle = f"fd:{descriptor}:{size}"
             self.pass_fds = (descriptor,)
@@ -128,13 +131,13 @@ def attach(handle: str) -> mmap.mmap:
 
 if sys.platform != "win32":
 
-    def _reserve(size: int, first: int, folders: Sequence[Path] | None) -> tuple[int, str]:
+    def _reserve(size: int, first: int, lazy: bool, folders: Sequence[Path] | None) -> tuple[int, str]:
         """An open descriptor of a nameless file of `size` bytes, the first of them set aside, and where that is."""
         refused = []
         if folders is None:
             if hasattr(os, "memfd_create"):
                 try:
-                    return _sized(os.memfd_create("facesmith"), size, first), MEMORY
+                    return _sized(os.memfd_create("facesmith"), size, 0 if lazy else first), MEMORY
                 except OSError as error:
                     refused.append(f"{MEMORY}: {error.strerror}")
             folders = [Path("/dev/shm"), Path(tempfile.gettempdir())]

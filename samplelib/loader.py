@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 
 from core.batch import Batch, SampleRequest, Side
-from core.sharedbuf import MEMORY, Layout, SharedBuffer
+from core.sharedbuf import Layout, SharedBuffer
 from samplelib.cache import FaceCache, Plan, plan, same_sets
 from samplelib.diskcache import DiskCache, DiskSettings, Stock
 from samplelib.faceset import Faceset
@@ -222,10 +222,8 @@ class Loader:
         if not self._plan.size:
             return None
         try:
-            buffer = SharedBuffer(self._plan.size, first=0)
+            buffer = SharedBuffer(self._plan.size, lazy=True)
             self._buffers.append(buffer)
-            if buffer.place != MEMORY:
-                buffer.reserve(self._plan.size)
             return buffer
         except OSError as error:
             self.kept = "none, as there is no room"

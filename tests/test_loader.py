@@ -339,6 +339,32 @@ def test_a_shared_buffer_goes_where_there_is_room(monkeypatch: pytest.MonkeyPatc
     buffer.close()
 
 
+@posix
+def test_a_lazy_buffer_outside_anonymous_memory_tries_the_next_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A sparse file fits into any /dev/shm, however small: what counts is whether it can be filled."""
+    set_aside = sharedbuf._fill
+    small = tmp_path / "small"
+    small.mkdir()
+
+    def fill(descriptor: int, start: int, end: int) -> None:
+        if end > 0 and Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent == small:
+            raise OSError(28, "No space left on device")
+        set_aside(descriptor, start, end)
+
+    monkeypatch.setattr(sharedbuf, "_fill", fill)
+    if sys.platform == "linux":
+        buffer = SharedBuffer(1 << 16, lazy=True, folders=[small, tmp_path])
+        assert buffer.place == str(tmp_path)
+        assert os.fstat(buffer.pass_fds[0]).st_blocks * 512 >= 1 << 16
+        buffer.close()
+    if hasattr(os, "memfd_create"):
+        buffer = SharedBuffer(1 << 16, lazy=True)
+        assert buffer.place == sharedbuf.MEMORY and os.fstat(buffer.pass_fds[0]).st_blocks == 0
+        buffer.close()
+
+
 def test_a_layout_survives_the_journey() -> None:
     layout = Layout.of({"a": (np.float32, (2, 3)), "b": (np.uint8, (5,)), "empty": (np.int64, (0, 4))})
     buffer = SharedBuffer(layout.size * 2)
