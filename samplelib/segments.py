@@ -55,7 +55,7 @@ def read_segments(folder: Path) -> list[Segment]:
     """All segments of a folder, none where there is no such folder; what cannot be read is left out."""
     found = []
     for path in sorted(folder.glob(f"*{LIST}")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             found.append(_read(path))
     return found
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> Segment:
     faces = path.with_suffix(FACES)
     stat, end = path.stat(), faces.stat().st_size
     with path.open("rb", buffering=0) as file:
-        data = file.read(_MAX_LIST)
+        data = file.read(min(stat.st_size, _MAX_LIST))
     records = {}
     start = len(_MAGIC) if data.startswith(_MAGIC) else len(data)
     for at in range(start, len(data) - _LINE.size + 1, _LINE.size):

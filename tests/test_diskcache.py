@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,19 @@ def test_damaged_bytes_are_prepared_anew(folders: dict[str, Path], place: Path, 
     (place / f"x{segments.LIST}").write_bytes(b"another program's")
     (place / f"y{segments.LIST}").mkdir()
     assert_same(batches(folders, DiskSettings(place), 1), wanted)
+
+
+def test_a_list_is_read_in_the_memory_it_needs(tmp_path: Path) -> None:
+    writer = segments.Writer(tmp_path, "a")
+    writer.append(bytes(16), b"face")
+    writer.close()
+    tracemalloc.start()
+    try:
+        (found,) = segments.read_segments(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert list(found.records) == [bytes(16)]
 
 
 def test_what_is_deleted_meanwhile_is_prepared_anew(folders: dict[str, Path], place: Path) -> None:
