@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -128,6 +128,7 @@ class Run:
     stops: Stops
     commands: Commands
     position: int = 0
+    emptied: set[Path] = field(default_factory=set)  # folders of kept faces that force_recache has emptied
 
     def until_changed(self, changes: Changes, ask: Callable[[int], bool] | None) -> int | None:
         """Trains; returns the exit code, None where it is to go on with other options from `position` on."""
@@ -135,7 +136,7 @@ class Run:
         device = setup.device.torch_name
         with contextlib.ExitStack() as stack:
             with stages.stage("Starting sample workers", WORKERS):
-                samples = stack.enter_context(_samples(setup, self.args, sinks, self.commands))
+                samples = stack.enter_context(_samples(setup, self.args, sinks, self.commands, self.emptied))
             if setup.values["write_preview_history"]:
                 sinks.keep_history()
             room = Room(device, task, samples, self.args.on_oom, ask, sinks.emit)
@@ -165,11 +166,11 @@ class Run:
             return code
 
 
-def _samples(setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Commands) -> Samples:
+def _samples(
+    setup: Setup, args: argparse.Namespace, sinks: Sinks, commands: Commands, emptied: set[Path]
+) -> Samples:
     def warn(text: str) -> None:
         sinks.emit(brief(text))
-
-    emptied: set[Path] = set()
 
     def start(size: int, position: int, lean: bool = False) -> AnyLoader:
         waits = functools.partial(stop_waits, commands)

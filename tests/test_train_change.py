@@ -122,9 +122,11 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
 
 
 def test_nobody_can_be_asked(faces: Path, copy: Path, tmp_path: Path) -> None:
-    """Options through a file go without a terminal; a mistake there changes nothing."""
+    """Options through a file go without a terminal; a mistake there changes nothing. Faces kept on the disk are thrown
+    away once a run, not with every change."""
     orders, log = tmp_path / "orders.txt", tmp_path / "log.txt"
     words = command(faces, copy, "--set", "target_iter=0", "--no-preview", "--commands", str(orders), small=False)
+    words += ["--set", "use_cache=y", "--set", "force_recache=y"]
     with log.open("w") as out:
         trainer = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=ENVIRONMENT)
     try:
@@ -141,4 +143,5 @@ def test_nobody_can_be_asked(faces: Path, copy: Path, tmp_path: Path) -> None:
     text = log.read_text()
     assert "Did you mean batch_size" in text and "--pretraining-data-dir is not given" in text
     assert text.count("Starting sample workers") == 2
+    assert "none" not in text.split("Faces kept on disk: ")[2] and "none" in text.split("Faces kept on disk: ")[1]
     assert ModelDir(copy, "new", "SAEHD").read_data().options["batch_size"] == 1
