@@ -214,6 +214,10 @@ class Faceset(Sequence[Sample]):
             mask=self._masks[index] or None,
         )
 
+    def name(self, index: int) -> bytes:
+        """A face's name in its folder or pack."""
+        return self._names[index]
+
     def identity(self, index: int) -> bytes:
         """Everything that is known of a face and its file: another one where that changed."""
         rows = b"".join(self._arrays[name][index].tobytes() for name in _IDENTITY)

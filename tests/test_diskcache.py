@@ -34,7 +34,8 @@ from samplelib.prepare import prepare
 
 COLOURED = {"src": replace(REQUEST, ct_mode="rct", ct_from="dst"), "dst": REQUEST}
 KINDS = ("image", "mask", "mask_em")
-FACES = 5 + 4 + 4  # of src, of dst, colours of dst
+FACES = 5 + 4
+RECORDS = FACES + 4  # colours of dst
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_batches_are_the_same_with_and_without(folders: dict[str, Path], place: 
 def test_a_face_is_prepared_once_for_all_runs(folders: dict[str, Path], place: Path, prepared: list[str]) -> None:
     disk = DiskSettings(place)
     batches(folders, disk)
-    assert len(prepared) == FACES
+    assert len(prepared) == RECORDS
     prepared.clear()
     batches(folders, disk)
     assert prepared == []
@@ -97,7 +98,7 @@ def test_a_face_is_prepared_once_for_all_runs(folders: dict[str, Path], place: P
     for _ in range(2):
         batches(folders, disk, requests=smaller)
         batches(folders, disk)
-    assert len(prepared) == FACES
+    assert len(prepared) == RECORDS
 
 
 def test_changed_and_renamed_faces_are_prepared_anew(
@@ -172,7 +173,7 @@ def test_damaged_bytes_are_prepared_anew(folders: dict[str, Path], place: Path, 
             path.write_bytes(data[: int(rng.integers(len(data) // 2, len(data)))])
             prepared.clear()
             assert_same(batches(folders, disk), wanted)
-            assert 0 < len(prepared) <= FACES
+            assert 0 < len(prepared) <= RECORDS
             prepared.clear()
             batches(folders, disk)
             assert prepared == []
@@ -337,38 +338,6 @@ def test_killed_while_writing(folders: dict[str, Path], place: Path, tmp_path: P
 def children(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(word) for word in found.split()]
-
-
-# ---- what is dropped
-
-
-def test_what_is_long_unused_or_too_much_is_dropped(tmp_path: Path) -> None:
-    place, day = tmp_path / "cache", 86400.0
-    place.mkdir()
-    for number, name in enumerate(("old", "older", "wanted", "fresh")):
-        writer = segments.Writer(place, name)
-        writer.append(bytes([number]) * 16, bytes(1000))
-        writer.close()
-        used = 1e9 - {"old": 10, "older": 31, "wanted": 300, "fresh": 0}[name] * day
-        os.utime(place / f"{name}.list", (used, used))
-    (place / "killed.faces").write_bytes(b"x")
-    os.utime(place / "killed.faces", (1e9 - day, 1e9 - day))
-    (place / "mine.txt").write_bytes(b"not ours")
-    everything = segments.read_segments(place)
-    assert [segment.size for segment in everything] == [1000 + 18 + 36] * 4
-
-    def names(limit: int) -> list[str]:
-        found = segments.read_segments(place)
-        return sorted(one.name for one in segments.tidy(place, found, {bytes([2]) * 16}, limit, 1e9))
-
-    assert names(10_000) == ["fresh", "old", "wanted"]
-    assert names(2500) == ["fresh", "wanted"] and names(100) == ["fresh", "wanted"]
-    assert sorted(path.name for path in place.iterdir()) == [
-        "fresh.faces", "fresh.list", "mine.txt", "wanted.faces", "wanted.list",
-    ]  # fmt: skip
-    assert (place / "wanted.list").stat().st_mtime == 1e9
-    segments.empty(place)
-    assert [path.name for path in place.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("where", ["cpu", pytest.param("device", marks=pytest.mark.slow)])

@@ -349,7 +349,7 @@ def test_a_lazy_buffer_outside_anonymous_memory_tries_the_next_folder(
     small.mkdir()
 
     def fill(descriptor: int, start: int, end: int) -> None:
-        if end > 0 and Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent == small:
+        if end > 0 and Path(f"/proc/self/fd/{descriptor}").readlink().parent == small:
             raise OSError(28, "No space left on device")
         set_aside(descriptor, start, end)
 
