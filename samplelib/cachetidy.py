@@ -20,6 +20,7 @@ from samplelib.segments import (
     FACE,
     FACES,
     HEAD,
+    LINE,
     LIST,
     MAX_SEGMENT,
     Reader,
@@ -112,12 +113,20 @@ def _choose(parts: list[_Part], limit: int, need: int, now: float) -> None:
             count -= not part.kept
     for part in parts:
         if part.free and total > limit:
-            total -= part.kept
-            for key in list(part.own):
-                if total + part.kept <= limit:
-                    break
-                del part.own[key]
-            total += part.kept
+            before = part.kept
+            part.own = _last(part.own, limit - (total - before) - HEAD)
+            total -= before - part.kept
+
+
+def _last(records: dict[bytes, Record], room: int) -> dict[bytes, Record]:
+    """As many of the last ones as fit."""
+    kept = dict[bytes, Record]()
+    for key, record in reversed(records.items()):
+        room -= record.length + LINE
+        if room < 0:
+            break
+        kept[key] = record
+    return kept
 
 
 def _poor(parts: Sequence[_Part], limit: int, need: int) -> list[_Part]:
