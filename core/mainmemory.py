@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 NO_LIMIT = 1 << 60  # old control groups write a huge number for "no limit"
 
 
@@ -110,6 +111,19 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def keep_freed() -> None:
+    """Has glibc keep what this process frees, up to 256 MB, for its next pictures: by the hundred a second that is a
+    third quicker than fresh pages each time. Without effect elsewhere, and where MALLOC_ variables say otherwise."""
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, 256 << 20)
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from core.batch import ARRAYS, SampleRequest
 from core.imagelib import warp as warping
+from core.mainmemory import keep_freed
 from samplelib.faceset import Sample, read_bytes
 from samplelib.prepare import Bytes, Prepared, kinds, load, prepare, prepared
 from samplelib.process import Array, process
@@ -45,6 +46,8 @@ class Stages:
 
 def measure_stages(samples: Sequence[Sample], request: SampleRequest, count: int = 200) -> Stages:
     """Medians over `count` faces, taken from the front again where there are fewer. Raises FaceReadError, OSError."""
+    cv2.setNumThreads(1)
+    keep_freed()  # as a worker does
     size = request.resolution
     rows = {name: np.empty((ARRAYS[name], size, size), np.float32) for name in request.names}
     reference = prepare(samples[-1], ("colours",), request)["colours"]

@@ -271,12 +271,10 @@ class Pool:
 
 
 def _environment() -> dict[str, str]:
-    """One thread a worker: more workers, not more threads, are what uses the cores. Pictures come and go by the
-    hundred a second: glibc is told to keep their memory, which costs less than fresh pages each time."""
+    """One thread a worker: more workers, not more threads, are what uses the cores."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    kept = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-    return {**kept, **os.environ, **threads, "PYTHONPATH": path}
+    return {**os.environ, **threads, "PYTHONPATH": path}
 
 
 def _detached(fds: tuple[int, ...]) -> dict[str, Any]:

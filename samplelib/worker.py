@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.batch import ARRAYS, SampleRequest
+from core.mainmemory import keep_freed
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.cache import FaceCache, Plan
 from samplelib.diskcache import DiskCache
@@ -240,6 +241,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is not an answer
     cv2.setNumThreads(1)
+    keep_freed()
     first = sys.stdin.buffer.readline()
     if not first:
         return
