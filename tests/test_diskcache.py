@@ -301,6 +301,7 @@ def test_a_disk_that_refuses_to_write(folders: dict[str, Path], place: Path) -> 
     assert_same(batches(folders, DiskSettings(place), 1), wanted)
 
 
+@pytest.mark.slow
 def test_several_trainers_at_once(folders: dict[str, Path], place: Path, tmp_path: Path) -> None:
     """The same faces twice, and another model's, in one folder: each finds its own batches, as it does alone."""
     running = [other(tmp_path, place, what) for what in ("64", "64", "48")]

@@ -83,7 +83,14 @@ def test_the_seconds_count_down_and_other_keys_are_kept(faces: Path, copy: Path,
     assert me.code() == 130
 
 
-@pytest.mark.parametrize("flag", [["--no-override"], ["--override-seconds", "0"], ["--override-seconds", "1"]])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        pytest.param(["--no-override"], marks=pytest.mark.slow),
+        pytest.param(["--override-seconds", "0"], marks=pytest.mark.slow),
+        ["--override-seconds", "1"],
+    ],
+)
 def test_nobody_presses_enter(faces: Path, copy: Path, person: list[Person], flag: list[str]) -> None:
     words = [*flag, "--silent-start", "--cpu-only", "--target-iter", "4", "--exit-at-target"]
     me = Person(command(faces, copy, *words, small=False))

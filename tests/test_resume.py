@@ -73,6 +73,7 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
     assert saved(tmp_path) == saved(whole(variant))
 
 
+@pytest.mark.slow
 def test_killed_after_a_save_and_resumed(faces: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
     words = command(faces, tmp_path, "--no-preview", "--seed", "11", "--save-every", "9h", *sets("df"))
     trainer = subprocess.Popen(

@@ -213,6 +213,7 @@ def test_a_traceback_is_shown_to_who_asks_for_it(faces: Path, tmp_path: Path, te
     assert code == 1 and "Traceback" in said and error in said
 
 
+@pytest.mark.slow
 def test_a_listener_that_breaks_does_not_end_the_training(faces: Path, tmp_path: Path) -> None:
     code, out, said = ended(breaking(command(faces, tmp_path / "m", *FIRST), IN_A_THREAD), environment(tmp_path))
     assert code == 0 and "Warning: A part of the program (preview files) has ended by an error" in out, out + said

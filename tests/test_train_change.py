@@ -121,6 +121,7 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     assert options["batch_size"] == 4 and options["random_dst_flip"] is False
 
 
+@pytest.mark.slow
 def test_nobody_can_be_asked(faces: Path, copy: Path, tmp_path: Path) -> None:
     """Options through a file go without a terminal; a mistake there changes nothing. Faces kept on the disk are thrown
     away once a run, not with every change."""

@@ -67,6 +67,7 @@ def test_a_signal_saves_and_leaves(start: Start, copy: Path, tmp_path: Path, num
     assert me.left_behind() == [] and list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_system_may_ask_every_process_of_it(start: Start, copy: Path) -> None:
     me = start("nothing", "--workers", "2")
     for pid in me.family():
@@ -133,6 +134,7 @@ def test_enter_is_heard_while_samples_do_not_come(start: Start, copy: Path) -> N
     assert me.code() == 0 and saved(copy) >= 6 and me.left_behind() == []
 
 
+@pytest.mark.slow
 def test_a_failing_iteration_leaves_nothing_behind(start: Start, copy: Path) -> None:
     me = start("error", until="the card fell off the bus")
     assert me.code() == 1 and saved(copy) == 3 and me.left_behind() == []
