@@ -17,6 +17,16 @@ ARRAYS = {"warped": 3, "target": 3, "mask": 1, "mask_em": 1}
 eyes and mouth mask."""
 
 
+KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
+"""What a face can be prepared as, in 8 bits, with the channels: the picture, what another face takes its colours from,
+the full face mask, eyes and mouth inside it."""
+
+
+def kind_shape(kind: str, size: int, *before: int) -> tuple[int, ...]:
+    """(*before, size, size, 3) of pictures, (*before, size, size) of masks."""
+    return (*before, size, size, KINDS[kind]) if KINDS[kind] > 1 else (*before, size, size)
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """What one side of a model wants of every sample.

@@ -10,19 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from core.augment import augment
-from core.batch import Batch, SampleRequest
+from core.batch import Batch, SampleRequest, kind_shape
 from core.drawn import Shown
 from core.memory import out_of_memory
 from core.upload import upload
 
 Key = tuple[str, tuple[str, ...]]
-CHANNELS = {"image": 3, "colours": 3}
+Made = TypeVar("Made")
 
 
 class Feed(Protocol):
@@ -51,9 +51,9 @@ class Store:
     def __init__(self, rows: Mapping[Key, int], resolution: int, device: torch.device) -> None:
         self._device, self._shelves = device, {}
         for key, count in rows.items():
-            shapes = {kind: (count, resolution, resolution, *([3] if kind in CHANNELS else [])) for kind in key[1]}
             self._shelves[key] = {
-                kind: torch.zeros(shape, dtype=torch.uint8, device=device) for kind, shape in shapes.items()
+                kind: torch.zeros(kind_shape(kind, resolution, count), dtype=torch.uint8, device=device)
+                for kind in key[1]
             }
 
     def fill(self, key: Key, shown: Shown) -> None:
@@ -139,7 +139,7 @@ class DeviceSamples:
         return self._feed.pids()
 
 
-def fitting(make: Callable[[int], Store], budget: int, least: int) -> tuple[Store, int]:
+def fitting(make: Callable[[int], Made], budget: int, least: int) -> tuple[Made, int]:
     """make(bytes) with the largest of budget, its half, ... that the device has room for; below `least` bytes with 0,
     whose error is not caught. Returns what was made and for how many bytes."""
     while budget >= least:

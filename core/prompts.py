@@ -202,7 +202,7 @@ def ask_model_name(terminal: Terminal, shelf: Shelf) -> str:
         if answer not in RESERVED_NAMES:
             return answer
         try:
-            _rename(terminal, shelf, names) if answer == "r" else _delete(terminal, shelf, names)
+            (_rename if answer == "r" else _delete)(terminal, shelf, names)
         except Back:
             pass
         except OptionError as error:

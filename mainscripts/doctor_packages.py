@@ -41,6 +41,7 @@ PACKAGES = (
     Package("onnx", "onnx", "onnx", "dfm", "exporting a .dfm"),
     Package("onnxruntime", "onnxruntime", "onnxruntime", "dfm", "exporting a .dfm"),
     Package("PyAV", "av", "av", "video", "videos"),
+    Package("tensorboard", "tensorboard", "tensorboard", "tensorboard", "train --tensorboard"),
 )
 
 

@@ -11,16 +11,16 @@ import torch
 
 from core import memory
 from core.augment import augment
-from core.batch import Batch, SampleRequest
+from core.batch import Batch, SampleRequest, kind_shape
 from core.devicesamples import DeviceSamples, Store, fitting
 from core.drawn import draw
 from core.imagelib.warp import MIN_SIZE
 from core.memory import out_of_memory
-from samplelib.cache import plan, same_sets
+from samplelib.cache import Plan, plan, same_sets
 from samplelib.facefeed import FaceFeed, shelves, uses
 from samplelib.faceset import Faceset
 from samplelib.loader import Loader
-from samplelib.prepare import KINDS, kinds
+from samplelib.prepare import kinds
 
 LEAST = 16 << 20  # a smaller store is not worth its while
 UNKNOWN = 512 << 20  # where a device does not tell what is free
@@ -58,21 +58,17 @@ def open_on_device(
     sets = same_sets(facesets)
     counts = {name: len(facesets[name]) for name in dict.fromkeys(sets.values())}
     resolution = next(iter(requests.values())).resolution
-    feeds: list[FaceFeed] = []
 
-    def make(size: int) -> Store:
+    def make(size: int) -> tuple[Store, FaceFeed, Plan]:
         """The store comes first: workers start only once it is known how many faces it holds."""
-        held = plan(counts, requests, sets, size).kept
-        rows = {key: shelf.rows for key, shelf in shelves(uses(requests, sets), counts, held, batch_size).items()}
-        store = Store(rows, resolution, torch.device(device))
-        feeds.append(FaceFeed(facesets, requests, batch_size, held=held, warn=warn, **options))
-        return store
+        held = plan(counts, requests, sets, size)
+        on_shelves = shelves(uses(requests, sets), counts, held.kept, batch_size)
+        store = Store({key: shelf.rows for key, shelf in on_shelves.items()}, resolution, torch.device(device))
+        return store, FaceFeed(facesets, requests, batch_size, held=held.kept, warn=warn, **options), held
 
-    store, fitted = fitting(make, budget, LEAST)
+    (store, feed, held), fitted = fitting(make, budget, LEAST)
     if fitted < budget and budget >= LEAST:
         warn(f"{device} has no room for {memory.size(budget)} of faces: {memory.size(fitted)} are used.")
-    feed = feeds[-1]
-    held = plan(counts, requests, sets, fitted)
     kept = f"{held.words(counts)} on {device}"
     if not all(held.kept[name] == count for name, count in counts.items()):
         kept += f"; of the others, in main memory {feed.kept}"
@@ -86,7 +82,7 @@ def missing_operation(requests: Mapping[str, SampleRequest], device: str) -> str
         side = min(request.resolution, MIN_SIZE)
         tiny = replace(request, resolution=side)
         pixels = {
-            kind: torch.zeros((1, side, side, 3)[: 3 + (KINDS[kind] > 1)], dtype=torch.uint8, device=device)
+            kind: torch.zeros(kind_shape(kind, side, 1), dtype=torch.uint8, device=device)
             for kind in (*kinds(tiny), "colours")
         }
         drawn = draw(tiny, [lambda purpose: np.random.RandomState(0)], np.zeros((1, 5, 3)))

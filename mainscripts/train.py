@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's flags under DFL's names, then ours."""
     _add_dfl(parser.add_argument_group("as in DeepFaceLab"))
-    _add_own(parser.add_argument_group("facesmith's own"))
+    for title, add in (
+        ("answers in advance", _add_answers),
+        ("course of the training", _add_course),
+        ("samples", _add_samples),
+        ("what is told, and commands", _add_told),
+    ):
+        add(parser.add_argument_group(f"facesmith's own: {title}"))
 
 
 def _add_dfl(dfl: argparse._ArgumentGroup) -> None:
@@ -70,7 +76,7 @@ def _add_dfl(dfl: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_own(ours: argparse._ArgumentGroup) -> None:
+def _add_answers(ours: argparse._ArgumentGroup) -> None:
     ours.add_argument(
         "--set",
         action="append",
@@ -82,21 +88,6 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
     ours.add_argument(
         "--options", type=Path, metavar="FILE",
         help="answers from a JSON file, as --save-options writes it; --set counts before it",
-    )
-    ours.add_argument(
-        "--plateau", type=whole(0, 100_000), default=20, metavar="N",
-        help="tell when a loss has not moved for N thousand iterations (default: 20; 0: never)",
-    )
-    ours.add_argument(
-        "--events", type=Path, metavar="FILE", help="append all that happens to FILE, one JSON object a line"
-    )
-    ours.add_argument(
-        "--tensorboard", type=folder, metavar="DIR", help="losses and previews for TensorBoard (extra tensorboard)"
-    )
-    ours.add_argument("--loss-csv", type=Path, metavar="FILE", help="append the losses of every iteration to FILE")
-    ours.add_argument(
-        "--commands", type=Path, metavar="FILE",
-        help="obey lines that are appended to this file: save, backup, preview, stop, set batch_size=8 ct_mode=rct",
     )
     ours.add_argument("--save-options", type=Path, metavar="FILE", help="write all options of this run to a JSON file")
     ours.add_argument(
@@ -116,6 +107,13 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         help="wait so long for Enter (default: 2; 0: do not ask)",
     )
     ours.add_argument("--target-iter", type=int, metavar="N", help="the same as --set target_iter=N")
+    ours.add_argument(
+        "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
+    )
+
+
+def _add_course(ours: argparse._ArgumentGroup) -> None:
+    """When it saves and ends, what it begins with, what it does where memory is short."""
     ours.add_argument(
         "--exit-at-target", action="store_true", help="end the program at the target iteration instead of pausing"
     )
@@ -141,9 +139,6 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         help="make a run repeatable: same start weights and samples (default: the model's own seed)",
     )
     ours.add_argument(
-        "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
-    )
-    ours.add_argument(
         "--reinit",
         action="append",
         default=[],
@@ -157,6 +152,9 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         help="where an iteration does not fit into memory: ask (the default; stop where nobody can be asked), go on "
         "with half the batch for this run, or stop; the model is saved either way",
     )
+
+
+def _add_samples(ours: argparse._ArgumentGroup) -> None:
     ours.add_argument(
         "--workers", type=whole(0, 64), metavar="N",
         help="sample processes (default: one for each processor core, at most --set cpu_cap=N)",
@@ -173,6 +171,25 @@ def _add_own(ours: argparse._ArgumentGroup) -> None:
         help="with --set augment_on=device: memory of the device for faces (default: up to a quarter of what is free; "
         "0: faces are uploaded with every batch)",
     )  # fmt: skip
+
+
+def _add_told(ours: argparse._ArgumentGroup) -> None:
+    """Who is told what, and who may tell it."""
+    ours.add_argument(
+        "--plateau", type=whole(0, 100_000), default=20, metavar="N",
+        help="tell when a loss has not moved for N thousand iterations (default: 20; 0: never)",
+    )
+    ours.add_argument(
+        "--events", type=Path, metavar="FILE", help="append all that happens to FILE, one JSON object a line"
+    )
+    ours.add_argument(
+        "--tensorboard", type=folder, metavar="DIR", help="losses and previews for TensorBoard (extra tensorboard)"
+    )
+    ours.add_argument("--loss-csv", type=Path, metavar="FILE", help="append the losses of every iteration to FILE")
+    ours.add_argument(
+        "--commands", type=Path, metavar="FILE",
+        help="obey lines that are appended to this file: save, backup, preview, stop, set batch_size=8 ct_mode=rct",
+    )
     ours.add_argument(
         "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
         help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",

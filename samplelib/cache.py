@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import SampleRequest
+from core.batch import KINDS, SampleRequest, kind_shape
 from core.sharedbuf import ALIGNMENT, Layout
 from samplelib.faceset import Faceset
-from samplelib.prepare import KINDS, Prepared, kinds
+from samplelib.prepare import Prepared, kinds
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class Plan:
         for name, count in self.kept.items():
             arrays[f"filled/{name}"] = (np.uint8, (count, len(self.kinds[name])))
             for kind in self.kinds[name]:
-                shape = (count, self.resolution, self.resolution)
-                arrays[f"{kind}/{name}"] = (np.uint8, (*shape, KINDS[kind]) if KINDS[kind] > 1 else shape)
+                arrays[f"{kind}/{name}"] = (np.uint8, kind_shape(kind, self.resolution, count))
         return Layout.of(arrays)
 
 

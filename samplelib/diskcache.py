@@ -26,12 +26,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import SampleRequest
+from core.batch import KINDS, SampleRequest
 from core.sharedbuf import Layout
 from samplelib.cachetidy import tidy
 from samplelib.facecoding import Coding, decode, encode
 from samplelib.faceset import Faceset
-from samplelib.prepare import KINDS, VERSION, Prepared, kinds
+from samplelib.prepare import VERSION, Prepared, kinds
 from samplelib.segments import FACE, KEY, LINE, MAX_SEGMENT, Reader, Record, Segment, Writer, folder_size, read_segments
 
 SPARE = 1 << 30

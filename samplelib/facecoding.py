@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from samplelib.prepare import KINDS, Prepared
+from core.batch import KINDS, kind_shape
+from samplelib.prepare import Prepared
 
 _MASK_LEVEL = 1
 _PNG_LEVEL = 1
@@ -57,7 +58,7 @@ def decode(data: bytes, kinds: Sequence[str], resolution: int, coding: Coding) -
     """The reverse of `encode`, for those kinds in that order. Raises ValueError for bytes that it did not make."""
     found, at = {}, 0
     for kind in kinds:
-        shape = (resolution, resolution, KINDS[kind]) if KINDS[kind] > 1 else (resolution, resolution)
+        shape = kind_shape(kind, resolution)
         if at + 4 > len(data):
             raise ValueError("cut off")
         start, end = at + 4, at + 4 + struct.unpack_from("<I", data, at)[0]

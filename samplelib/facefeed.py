@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import Batch, SampleRequest
+from core.batch import Batch, SampleRequest, kind_shape
 from core.drawn import Chance, Drawn, Fed, Shown, colour_rows, draw
 from core.imagelib import color_transfer
 from core.sharedbuf import Layout
@@ -22,7 +22,7 @@ from samplelib.cache import Plan, plan
 from samplelib.faceset import Faceset
 from samplelib.loader import Loader
 from samplelib.pool import Job
-from samplelib.prepare import KINDS, kinds
+from samplelib.prepare import kinds
 from samplelib.sampling import generator
 from samplelib.worker import prefix
 
@@ -108,11 +108,10 @@ class FaceFeed(Loader):
     def _lay_out(self) -> Layout:
         arrays: dict[str, tuple[npt.DTypeLike, tuple[int, ...]]] = {}
         for side, request in self._requests.items():
-            square = (self._batch_size, request.resolution, request.resolution)
             parts = {"own": kinds(request), "colours": ("colours",) if request.ct_mode != "none" else ()}
             for part, held in parts.items():
                 for kind in held:
-                    shape = (*square, KINDS[kind]) if KINDS[kind] > 1 else square
+                    shape = kind_shape(kind, request.resolution, self._batch_size)
                     arrays[f"{prefix(side, part)}/{kind}"] = (np.uint8, shape)
         return Layout.of(arrays)
 

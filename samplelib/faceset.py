@@ -20,9 +20,9 @@ import numpy as np
 from core.disk import DISK, Disk
 from core.shown import printable
 from facelib import landmarks as geometry
-from facelib.dfljpg import DflJpgError, parse_metadata, read_header
+from facelib.dfljpg import DflJpgError
 from samplelib import faceindex, pack
-from samplelib.facedata import Array, FaceReadError, Polygons, check_face
+from samplelib.facedata import Array, FaceReadError, Polygons
 from samplelib.facescan import (
     JPEG,
     MAX_FILE,
@@ -99,8 +99,7 @@ class Sample:
         if self.size:
             raise FaceReadError("its xseg_mask is not where it was: the pack was changed meanwhile")
         try:
-            header = read_header(self.path.read_bytes())
-            return check_face(parse_metadata(header.metadata), (header.height, header.width)).xseg_mask
+            return read_loose(self.path, self.filename, self.stamp).face.xseg_mask
         except DflJpgError as error:
             raise FaceReadError(str(error)) from None
 

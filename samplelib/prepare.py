@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from core.batch import KINDS as KINDS
 from core.batch import SampleRequest
 from core.imagelib.draw import add_soft_hulls
 from facelib import landmarks as lm
@@ -26,11 +27,6 @@ Bytes = npt.NDArray[np.uint8]
 
 VERSION = 1
 """Raised with every change of what `prepared` makes: faces kept on disk are then made anew."""
-
-KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
-"""What a prepared face can hold, with the channels: the picture, what another face takes its colours from, the full
-face mask, eyes and mouth inside it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pixels:

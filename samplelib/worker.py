@@ -28,7 +28,7 @@ from core.mainmemory import keep_freed
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.cache import FaceCache, Plan
 from samplelib.diskcache import DiskCache
-from samplelib.faceset import FaceReadError, Faceset, current
+from samplelib.faceset import FaceReadError, Faceset, Sample, current
 from samplelib.patience import Patience
 from samplelib.prepare import Prepared, kinds, prepare
 from samplelib.process import Rows, process
@@ -113,10 +113,9 @@ class Maker:
                 continue
             if self._cache is not None and (kept := self._cache.get(name, candidate, kinds)) is not None:
                 return kept
+            known = faceset.samples[candidate]
             try:
-                face = self._patience.read(
-                    faceset.samples[candidate], partial(self._made, faceset, name, candidate, kinds, request)
-                )
+                face = self._patience.read(known, partial(self._made, known, name, candidate, kinds, request))
             except FaceReadError as error:
                 broken.add(candidate)
                 report(side, candidate, str(error))
@@ -127,12 +126,11 @@ class Maker:
         raise NoUsableFaces(f"none of the {len(faceset)} faces of {side} can be decoded: extract them again")
 
     def _made(
-        self, faceset: Faceset, name: str, index: int, kinds: tuple[str, ...], request: SampleRequest
+        self, known: Sample, name: str, index: int, kinds: tuple[str, ...], request: SampleRequest
     ) -> Prepared:
         """A face from the disk, else prepared and kept there. Raises FaceReadError, OSError."""
         if self._disk is not None and (kept := self._disk.get(name, index, kinds)) is not None:
             return kept
-        known = faceset.samples[index]
         sample = current(known)
         face = prepare(sample, kinds, request)
         if self._disk is None or sample is not known:  # the disk knows it as it was
