@@ -23,6 +23,7 @@ from core.disk import Disk
 NOTE = "facesmith_backup.txt"
 STAMP = "%Y-%m-%d_%H-%M-%S"
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?")
+SESSION = "session: "
 NUMBERED = re.compile(r"\d\d")
 LINKED = (".npy", ".dat")
 PARTIAL, LEAVING = "unfinished", "deleting"  # names of folders on their way in and out
@@ -35,12 +36,13 @@ class NoSpaceError(Exception):
 @dataclass(frozen=True)
 class BackupRules:
     """How backups are called and how many stay. max_count, max_bytes: 0 is without limit; the newest always stays, and
-    folders of the other naming, or with names of their own, are left alone."""
+    folders of the other naming, or with names of their own, are left alone. session: ends a name by time."""
 
     naming: Literal["time", "numbers"] = "time"
     max_count: int = 24
     max_bytes: int = 0
     links: bool = True
+    session: str = ""
 
 
 RULES = BackupRules()
@@ -65,6 +67,11 @@ def describe(iteration: int, losses: Sequence[float | None], now: datetime) -> b
     return (
         f"iteration: {iteration}\nlosses, mean of the last iterations: {means}\nmade: {now:%Y-%m-%d %H:%M:%S}\n"
     ).encode()
+
+
+def of_session(name: str) -> bytes:
+    """The line of the note that tells a folder which ends with a session's name from one that a person renamed."""
+    return f"{SESSION}{name}\n".encode() if name else b""
 
 
 def make(
@@ -95,7 +102,7 @@ def make(
         for name, content in notes.items():
             disk.write_file(partial / name, [content])
         disk.sync_folder(partial)
-        folder = _make_room(root, rules, disk) if rules.naming == "numbers" else _stamped(root, now)
+        folder = _make_room(root, rules, disk) if rules.naming == "numbers" else _stamped(root, now, rules.session)
         disk.replace(partial, folder)
         disk.sync_folder(root)
     except Exception:
@@ -114,11 +121,12 @@ def _need(root: Path, size: int, disk: Disk, what: str) -> None:
         )
 
 
-def _stamped(root: Path, now: datetime) -> Path:
-    folder, number = root / now.strftime(STAMP), 1
+def _stamped(root: Path, now: datetime, session: str) -> Path:
+    stamp, ending, number = now.strftime(STAMP), f"_{session}" if session else "", 1
+    folder = root / f"{stamp}{ending}"
     while folder.exists():
         number += 1
-        folder = root / f"{now.strftime(STAMP)}-{number}"
+        folder = root / f"{stamp}-{number}{ending}"
     return folder
 
 
@@ -137,11 +145,27 @@ def prune(root: Path, rules: BackupRules, newest: Path) -> None:
     """Deletes the oldest backups of the rules' naming until count and size are kept. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(root / LEAVING)
-    pattern = NUMBERED if rules.naming == "numbers" else STAMPED
-    folders = [path for path in root.iterdir() if pattern.fullmatch(path.name) and path.is_dir() and path != newest]
+    named = _by_number if rules.naming == "numbers" else _by_time
+    folders = [path for path in root.iterdir() if path.is_dir() and path != newest and named(path)]
     folders.sort(key=lambda path: path.name, reverse=rules.naming == "time")  # the newest first
     while folders and (0 < rules.max_count < len(folders) + 1 or 0 < rules.max_bytes < disk_size([newest, *folders])):
         _delete(folders.pop())
+
+
+def _by_number(folder: Path) -> bool:
+    return NUMBERED.fullmatch(folder.name) is not None
+
+
+def _by_time(folder: Path) -> bool:
+    """Whether a folder has the name that was given to it: a time, and the session that its note tells."""
+    stamp = STAMPED.match(folder.name)
+    ending = folder.name[stamp.end() :] if stamp else ""
+    if not ending.startswith("_"):
+        return stamp is not None and not ending
+    for note in folder.glob(f"*_{NOTE}"):
+        with contextlib.suppress(OSError), note.open("rb") as file:
+            return f"{SESSION}{ending[1:]}" in file.read(4096).decode("utf-8", "replace").splitlines()
+    return False
 
 
 def _delete(folder: Path) -> None:

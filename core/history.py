@@ -6,6 +6,7 @@ half a picture; a disk that cannot be written is reported once and never stops t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from core.batch import Page
 from core.events import BackedUp, Event, Previewed, Started, Stepped
 from core.preview import Picture, draw_page
+from core.thinning import Thinned
 
 COMMENT = (
     "Synthetic media: contains faces drawn by a neural network. Made by facesmith, a face-swap trainer. "
@@ -121,11 +123,14 @@ class PreviewFiles:
 
 
 class PreviewHistory:
-    """Sink: pages of the fixed preview sample as `<prefix>_history/<page>/0001234.jpg` and `_last.jpg` beside it."""
+    """Sink: pages of the fixed preview sample as `<prefix>_history/<page>/0001234.jpg` and `_last.jpg` beside it. most:
+    how many numbered pictures of a page stay, 0 all."""
 
-    def __init__(self, prefix: Path, warn: Callable[[str], object]) -> None:
+    def __init__(self, prefix: Path, warn: Callable[[str], object], most: int = 0) -> None:
         self._folder = prefix.with_name(f"{prefix.name}_history")
         self._board = Board()
+        self._most = most
+        self._thinned: dict[Path, Thinned] = {}
         self._writer = _Writer(warn)
 
     def __call__(self, event: Event) -> None:
@@ -134,7 +139,23 @@ class PreviewHistory:
             for i, (title, _) in enumerate(event.pages):
                 folder = self._folder / file_safe(title)
                 picture = self._board.draw(i, pages=event.pages, keys=False)
-                self._writer(folder / f"{event.iteration:07d}.jpg", picture, folder / "_last.jpg")
+                path = folder / f"{event.iteration:07d}.jpg"
+                if self._writer(path, picture, folder / "_last.jpg"):
+                    self._thin(path)
+
+    def limit(self, most: int) -> None:
+        """Another number of pictures from the next one on. Safe from any thread."""
+        if most != self._most:
+            self._most, self._thinned = most, {}
+
+    def _thin(self, path: Path) -> None:
+        thinned = self._thinned  # another limit may come from another thread
+        try:
+            if path.parent not in thinned:
+                thinned[path.parent] = Thinned(path.parent, self._most, ours)
+            thinned[path.parent].add(path)
+        except OSError as error:
+            self._writer.warn(f"cannot delete a picture in {path.parent}: {error.strerror or error}. More will stay.")
 
 
 class _Writer:
@@ -143,19 +164,32 @@ class _Writer:
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn, self._warned = warn, False
 
-    def __call__(self, path: Path, picture: Picture, *copies: Path) -> None:
+    def __call__(self, path: Path, picture: Picture, *copies: Path) -> bool:
+        """Whether it was written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = jpeg(picture)
             for target in (path, *copies):
                 write_file(target, data)
         except OSError as error:
-            if not self._warned:
-                self._warned = True
-                self._warn(
-                    f"cannot write the preview {path}: {error.strerror or error}. Training goes on; free some space or "
-                    "make the folder writable. Further errors of this kind are not shown."
-                )
+            self.warn(
+                f"cannot write the preview {path}: {error.strerror or error}. Training goes on; free some space or "
+                "make the folder writable. Further errors of this kind are not shown."
+            )
+            return False
+        return True
+
+    def warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(text)
+
+
+def ours(path: Path) -> bool:
+    """Whether facesmith wrote the picture: its comment stands near the beginning."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return COMMENT.encode("ascii") in file.read(1024)
+    return False
 
 
 def jpeg(picture: npt.NDArray[Any], quality: int = QUALITY) -> bytes:

@@ -141,7 +141,8 @@ class ModelDir:
             f"{stem}.npy": dflfile.chunks(part) for stem, part in parts.items()
         }
         contents["data.dat"] = data.chunks()
-        text = summary(self.full_name, data.iter, data.options, values.forced(), device)
+        session = values.get("session_name", "")
+        text = summary(self.full_name, data.iter, data.options, values.forced(), device, session)
         contents["summary.txt"] = [text.encode()]
         if state is not None:
             contents[STATE] = [state.to_json()]
@@ -200,6 +201,7 @@ class ModelDir:
         if about is None and data is not None:
             about = Manifest(0, data.iter, {}, losses=data.loss_history.recent())
         note = backups.describe(about.iteration, about.losses, now) if about else b"data.dat could not be read.\n"
+        note += backups.of_session(rules.session)
         try:
             return backups.make(self.backups_folder, files, {self.path(backups.NOTE).name: note}, rules, now, self.disk)
         except backups.NoSpaceError as error:

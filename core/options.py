@@ -18,8 +18,8 @@ from core.shown import PLAIN, plain, shown
 Kind = Literal["bool", "int", "float", "choice", "text"]
 Answers = Mapping[str, Any]
 
-YES = ("y", "yes", "1", "true")
-NO = ("n", "no", "0", "false")
+YES = ("y", "yes", "1", "true", "on")
+NO = ("n", "no", "0", "false", "off")
 
 
 class OptionError(ValueError):
@@ -57,7 +57,8 @@ class Option:
     words. forced: what other options make of it (None: nothing). tidy: rounding after all answers are known.
     spellings: values that older files use, mapped to ours. stored: whether the choice is kept with the model, else it
     counts once. check: a rule of its own; raises ValueError saying what is allowed. default_text: a computed default
-    in words, for the docs.
+    in words, for the docs. aliases: other keys that forks call it by. once: it does something at a start and is kept in
+    no file of answers.
     """
 
     key: str
@@ -81,6 +82,8 @@ class Option:
     stored: bool = True
     check: Callable[[str], str] | None = None
     default_text: str = ""
+    aliases: tuple[str, ...] = ()
+    once: bool = False
 
     def explanation(self) -> str:
         """What `?` prints: what the option does, and when to use it."""
@@ -173,12 +176,21 @@ class Option:
             if isinstance(given, bool):
                 raise ValueError
             return float(given)
+        if given is None:
+            raise ValueError
         text = str(given)
         if self.kind == "choice":
             text = text.lower()
             if text not in self.choices:
-                raise ValueError
+                return self._switched(text)
         return self.check(text) if self.check is not None else text
+
+    def _switched(self, word: str) -> Any:
+        """A choice that was a switch in older files, given as a word of one."""
+        for old, new in self.spellings:
+            if isinstance(old, bool) and word in (YES if old else NO):
+                return new
+        raise ValueError
 
     def _possible(self, value: Any) -> None:
         """What even a stored model cannot have: sizes below 1, or far beyond anything that ever ran."""
@@ -199,13 +211,27 @@ class Option:
 
 
 def find(rows: Iterable[Option], key: str) -> Option:
-    """The row of `key`; raises OptionError with the nearest names when there is none."""
+    """The row of `key`, which may be an alias; raises OptionError with the nearest names when there is none."""
     table = {row.key: row for row in rows}
-    if key in table:
-        return table[key]
-    near = difflib.get_close_matches(key, table, 3)
+    names = {alias: row for row in table.values() for alias in row.aliases} | table
+    if key in names:
+        return names[key]
+    near = difflib.get_close_matches(key, names, 3)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {', '.join(table)}."
     raise OptionError(f"{key!r} is not an option of this model.{hint}")
+
+
+def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
+    """The answers under the rows' own keys. Raises OptionError for an unknown key, and for two that mean the same
+    option and say different things."""
+    result: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, value in given.items():
+        key = find(rows, name).key
+        if key in result and result[key] != value:
+            raise OptionError(f"{names[key]} and {name} are one option: got {shown(result[key])} and {shown(value)}. Give one.")
+        result[key], names[key] = value, name
+    return result
 
 
 def defaults(
@@ -273,7 +299,8 @@ def settle(rows: Sequence[Option], answers: Answers) -> Values:
 
 def _same(given: Any, stored: Any) -> bool:
     given, stored = plain(given), plain(stored)
-    return type(given) in PLAIN and type(stored) in PLAIN and bool(given == stored)
+    known = type(given) in PLAIN and type(stored) in PLAIN
+    return known and (bool(given == stored) or str(given).strip() == str(stored))
 
 
 def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
@@ -283,6 +310,7 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
     weights of an existing model.
     """
     notes: list[str] = []
+    given = by_key(rows, given)
     answers = defaults(rows, stored, preferred, given, notes)
     for key, value in given.items():
         row = find(rows, key)

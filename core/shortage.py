@@ -9,7 +9,7 @@ from core.memory import out_of_memory
 
 FAILURES = (RuntimeError, MemoryError, OSError)
 """The kinds of errors among which `out_of_memory` finds a shortage."""
-ROWS = 4  # no preview has more
+ROWS = 4  # of a preview as DFL draws it: what a first shortage halves
 
 
 class LeanPreview:

@@ -9,10 +9,14 @@ from core.shown import PLAIN, plain, printable, shorten, shown
 
 
 def summary(
-    full_name: str, iteration: int, options: Mapping[str, Any], forced: Mapping[str, Any], device: str = "CPU"
-) -> str:
-    """DFL's summary box. options: as stored; forced: those that another option overrides, with the value in effect."""
-    rows: list[tuple[str, str] | str] = [("Model name", full_name), "", ("Current iteration", str(iteration)), ""]
+    full_name: str, iteration: int, options: Mapping[str, Any], forced: Mapping[str, Any], device: str = "CPU",
+    session: str = "",
+) -> str:  # fmt: skip
+    """DFL's summary box. options: as stored; forced: those that another option overrides, with the value in effect.
+    session: the name of this part of the training, or nothing."""
+    rows: list[tuple[str, str] | str] = [("Model name", full_name), ""]
+    rows += [("Session name", session), ""] if session else []
+    rows += [("Current iteration", str(iteration)), ""]
     rows += ["Model Options", ""]
     for key, value in options.items():
         text = _text(value) + (f" (override: {forced[key]})" if key in forced else "")

@@ -37,6 +37,7 @@ class Cadence:
     save_iterations: int = 0
     backup_hours: int = 0
     history_every: int = 0
+    backup_iterations: int = 0
 
 
 class Trainer:
@@ -266,12 +267,15 @@ class Trainer:
         due = iteration == 1
         due |= 0 < cadence.save_seconds <= now - self._saved_at
         due |= cadence.save_iterations > 0 and iteration % cadence.save_iterations == 0
-        if due and not self._at_target():
+        snapshot = cadence.backup_iterations > 0 and iteration % cadence.backup_iterations == 0
+        if (due or snapshot) and not self._at_target():
             self._save(quietly=True)
             self._preview()
             period = cadence.backup_hours * 3600
             if 0 < period <= now - self._backed_up_at:
                 self._backed_up_at = now - (now - self._backed_up_at) % period
+                snapshot = True
+            if snapshot:
                 self.saver.backup()
             self._mark = self.clock()
 

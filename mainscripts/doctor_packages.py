@@ -42,6 +42,7 @@ PACKAGES = (
     Package("onnxruntime", "onnxruntime", "onnxruntime", "dfm", "exporting a .dfm"),
     Package("PyAV", "av", "av", "video", "videos"),
     Package("tensorboard", "tensorboard", "tensorboard", "tensorboard", "train --tensorboard"),
+    Package("PyYAML", "yaml", "pyyaml", "yaml", "options in YAML files"),
 )
 
 

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for title, add in (
         ("answers in advance", _add_answers),
         ("course of the training", _add_course),
+        ("preview history", _add_history),
         ("samples", _add_samples),
         ("what is told, and commands", _add_told),
     ):
@@ -87,9 +88,22 @@ def _add_answers(ours: argparse._ArgumentGroup) -> None:
     )
     ours.add_argument(
         "--options", type=Path, metavar="FILE",
-        help="answers from a JSON file, as --save-options writes it; --set counts before it",
+        help="answers from a JSON or YAML file, as --save-options writes it; --set counts before it",
     )
-    ours.add_argument("--save-options", type=Path, metavar="FILE", help="write all options of this run to a JSON file")
+    ours.add_argument(
+        "--save-options", type=Path, metavar="FILE",
+        help="write all options of this run to a file, YAML where its name ends with .yaml or .yml, else JSON",
+    )
+    ours.add_argument(
+        "--config-training-file", type=Path, metavar="FILE",
+        help="take all options from a configuration file as MVE has them, and ask for none; --set and --options count "
+        "before it",
+    )
+    ours.add_argument(
+        "--auto-gen-config", action="store_true",
+        help="keep such a file beside the model (<name>_<Class>_configuration_file.yaml): written at the start, read "
+        "at the next one unless --config-training-file names another",
+    )
     ours.add_argument(
         "--dry-run", action="store_true",
         help="show options, number of weights and memory, then stop: nothing is trained or written",
@@ -152,6 +166,13 @@ def _add_course(ours: argparse._ArgumentGroup) -> None:
         help="where an iteration does not fit into memory: ask (the default; stop where nobody can be asked), go on "
         "with half the batch for this run, or stop; the model is saved either way",
     )
+
+
+def _add_history(ours: argparse._ArgumentGroup) -> None:
+    ours.add_argument(
+        "--history-faces", nargs=2, metavar=("SRC", "DST"),
+        help="the faces of the preview history, by the names of their files, several separated by commas; a row each",
+    )  # fmt: skip
 
 
 def _add_samples(ours: argparse._ArgumentGroup) -> None:
@@ -227,7 +248,8 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
         terminal = Asked(terminal, stages)
     stages.say("Running trainer.")
     with stages.stage("Loading PyTorch", TORCH):
-        from mainscripts import train_answers, train_faces, train_memory, train_run, train_setup, train_watch
+        from mainscripts import train_answers as answers
+        from mainscripts import train_config, train_faces, train_memory, train_run, train_setup, train_watch
     spec = train_setup.find_spec(args.model)
     with stages.stage("Loading samples", FACES):
         folders = train_faces.open_folders(args, stages.say, stages.beat)
@@ -237,12 +259,12 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
             opened = _open_model(args, spec, terminal, folders, stages, log, stack)
         setup, locked = opened
         if args.save_options is not None:
-            train_answers.write_options(args.save_options, setup)
+            answers.write_options(args.save_options, setup)
         if args.dry_run:
-            for line in train_answers.dry_run(setup):
+            for line in answers.dry_run(setup):
                 stages.say(line)
             return verb.EXIT_OK
-        stages.say(f"The same run again: {train_answers.command_line(setup, args.words)}")
+        stages.say(f"The same run again: {answers.command_line(setup, args.words)}")
         if args.debug:
             return train_run.show_samples(setup, args, stages, log, stdin, stdout)
         with train_memory.told(setup):
@@ -251,6 +273,8 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
                 stack.enter_context(setup.directory.lock())
             log.place(setup.directory.log_path)
             stack.enter_context(train_watch.crashes_kept(log.open()))
+            if args.auto_gen_config:
+                train_config.keep(setup, stages.say)
             return train_run.train(setup, task, args, stages, log, stdin, stdout)
 
 

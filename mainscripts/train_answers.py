@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -15,12 +14,14 @@ from core.memory import size
 from core.modeldir import ModelError
 from core.options import defaults, settle
 from core.summary import summary
+from core.values import file_text
 
 if TYPE_CHECKING:
     from mainscripts.train_setup import Setup
 
 SETTLED = {
-    "--set": 1, "--options": 1, "--save-options": 1, "--force-model-name": 1, "--force-gpu-idxs": 1, "--seed": 1,
+    "--set": 1, "--options": 1, "--config-training-file": 1, "--auto-gen-config": 0,
+    "--save-options": 1, "--force-model-name": 1, "--force-gpu-idxs": 1, "--seed": 1,
     "--override-seconds": 1, "--target-iter": 1, "--cpu-only": 0, "--override": 0, "--no-override": 0,
     "--silent-start": 0, "--ask": 0, "--dry-run": 0,
 }  # fmt: skip
@@ -29,9 +30,11 @@ SETTLED = {
 
 def write_options(path: Path, setup: Setup) -> None:
     """All options as chosen, as `core.values.read_options` reads them. Raises ModelError."""
-    chosen = {row.key: setup.values.chosen.get(row.key, setup.values[row.key]) for row in setup.spec.rows}
+    chosen = {
+        row.key: setup.values.chosen.get(row.key, setup.values[row.key]) for row in setup.spec.rows if not row.once
+    }
     try:
-        write_bytes(path, json.dumps(chosen, indent=2).encode() + b"\n")
+        write_bytes(path, file_text(path, chosen).encode())
     except OSError as error:
         raise ModelError(f"--save-options {path}: cannot be written ({error.strerror or error}).") from error
 
@@ -53,7 +56,7 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
     usual = settle(setup.spec.rows, defaults(setup.spec.rows, {}, {}))
     for row in setup.spec.rows:
         value = setup.values.chosen.get(row.key, setup.values[row.key])
-        if value != usual.chosen.get(row.key, usual[row.key]):
+        if not row.once and value != usual.chosen.get(row.key, usual[row.key]):
             kept += ["--set", f"{row.key}={row.show(value)}"]
     whole = ["python", "main.py", "train", *kept]
     return subprocess.list2cmdline(whole) if sys.platform == "win32" else shlex.join(whole)
@@ -69,7 +72,8 @@ def dry_run(setup: Setup) -> list[str]:
     iteration = setup.data.iter if setup.data is not None else 0
     chosen = {row.key: values.chosen.get(row.key, values[row.key]) for row in spec.rows}
     told = {**(setup.data.options if setup.data is not None else {}), **chosen}
-    lines = [summary(setup.directory.full_name, iteration, told, values.forced(), describe(setup.device))]
+    lines = [summary(setup.directory.full_name, iteration, told, values.forced(), describe(setup.device),
+                     values["session_name"])]  # fmt: skip
     task = spec.build(values, device="meta")
     modules = task.modules if isinstance(task, SwapTask) else {}
     weights = {stem: sum(w.numel() for w in module.parameters()) for stem, module in modules.items()}

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from core import memory, prompts
 from core.batch import SampleRequest
 from core.events import Noted, Warned
-from core.options import Option, OptionError, Values, defaults, resolve, settle
+from core.options import Option, OptionError, Values, by_key, defaults, resolve, settle
 from core.prompts import Back, Leave
 from core.shortage import FAILURES
 from core.stages import BUSY, MODEL, Stages
@@ -109,7 +109,7 @@ class Changes:
         return None
 
     def _given(self, given: Mapping[str, Any]) -> Values:
-        current = self._current()
+        current, given = self._current(), by_key(self._setup.spec.rows, given)
         kept = {row.key: current[row.key] for row in self._setup.spec.rows if not row.stored and row.key in current}
         return resolve(self._setup.spec.rows, {**kept, **given}, current, {})
 

@@ -16,11 +16,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from core import previewsample
 from core.backups import BackupRules
-from core.batch import Batch, Side
+from core.batch import Side
 from core.device import describe
-from core.events import Command, Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
+from core.events import Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
 from core.mainmemory import MainMemory
 from core.memory import out_of_memory, usage
@@ -36,16 +35,17 @@ from mainscripts.samples import AnyLoader, as_arrays, device_budget, open_on_dev
 from mainscripts.train_change import Changes
 from mainscripts.train_commands import CommandFile
 from mainscripts.train_faces import face_cache
+from mainscripts.train_history import HistoryFaces, count_anew, next_command
 from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
+from models.running import history_every
 from samplelib.diskcache import DiskSettings
 from samplelib.loader import Loader, LoaderError, default_workers
 
-HISTORY_SEED = 0x5EED
 CACHE_UNKNOWN = 1 << 30  # where the system does not tell what is free
 
 
@@ -109,8 +109,10 @@ def train(
         changes = Changes(setup, task, sinks, stages, stdin, stdout, waits)
         ask = asker(sinks, stages, stdin, stdout, waits)
         run = Run(setup, task, args, stages, log, sinks, stops, commands)
+        count_anew(setup, task, stages.say)
         while (code := run.until_changed(changes, ask)) is None:
             changes.make(run.position)
+            count_anew(setup, task, stages.say)
         stops.code = code
         return code
 
@@ -138,11 +140,12 @@ class Run:
             with stages.stage("Starting sample workers", WORKERS):
                 samples = stack.enter_context(_samples(setup, self.args, sinks, self.commands, self.emptied))
             if setup.values["write_preview_history"]:
-                sinks.keep_history()
+                sinks.keep_history(setup.values["preview_history_keep"])
             room = Room(device, task, samples, self.args.on_oom, ask, sinks.emit)
-            history_batch = _history_batch(setup, task, sinks, self.commands, self.stops.asked, stages)
+            faces = HistoryFaces(setup, task, sinks, stages, self.commands, self.stops.asked, self._start_plain)
+            history_batch = faces.batch()
             stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
-                               describe(setup.device)))  # fmt: skip
+                               describe(setup.device), setup.values["session_name"]))  # fmt: skip
             saver = BackgroundSaver(
                 task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
                 backup_rules(setup.values),
@@ -164,6 +167,10 @@ class Run:
                 code = EXIT_FAILED
             self.position = trainer.position
             return code
+
+    def _start_plain(self, **settings: Any) -> AnyLoader:
+        """Samples that are made in this process."""
+        return start_loader(self.setup, 0, lambda text: self.sinks.emit(brief(text)), **settings)
 
 
 def _samples(
@@ -259,7 +266,8 @@ def _sinks(
 
 def backup_rules(values: Values) -> BackupRules:
     """How backups are called and how many stay."""
-    return BackupRules(values["backup_naming"], values["max_backups"], int(values["max_backups_gb"] * 1e9))
+    bytes_kept = int(values["max_backups_gb"] * 1e9)
+    return BackupRules(values["backup_naming"], values["max_backups"], bytes_kept, session=values["session_name"])
 
 
 def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:
@@ -272,8 +280,8 @@ def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:
         save_seconds=seconds,
         save_iterations=iterations,
         backup_hours=values["autobackup_hour"],
-        # DFL's interval: sparser for large faces
-        history_every=10 * max(1, values["resolution"] // 64) if values["write_preview_history"] else 0,
+        history_every=history_every(values),
+        backup_iterations=values["snapshot_interval"],
     )
 
 
@@ -304,19 +312,9 @@ def show_samples(
             stages.rest()
             pages = [(f"samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
             sinks.emit(Previewed(0, pages))
-            command = _next(commands, sinks.attended)
+            command = next_command(commands, sinks.attended)
             if command is None or command.name == "stop":
                 return EXIT_OK
-
-
-def _next(commands: Commands, anybody: Callable[[], bool]) -> Command | None:
-    """The next `preview` or `stop`, or None once nobody is there to give one."""
-    while anybody():
-        with contextlib.suppress(queue.Empty):
-            command = commands.get(timeout=0.5)
-            if command.name in ("preview", "stop"):
-                return command
-    return None
 
 
 def _sample_rows(side: Side) -> list[list[np.ndarray]]:
@@ -324,39 +322,6 @@ def _sample_rows(side: Side) -> list[list[np.ndarray]]:
     columns = [np.moveaxis((array * 255 + 0.5).astype(np.uint8), 1, -1) for _, array in side.items()]
     columns = [np.repeat(array, 3, -1) if array.shape[-1] == 1 else array for array in columns]
     return [list(row) for row in zip(*columns, strict=True)]
-
-
-def _history_batch(
-    setup: Setup, task: Task, sinks: Sinks, commands: Commands, asked: threading.Event, stages: Stages
-) -> Batch | None:
-    """The faces of the preview history: those stored with the model, or the first ones, or those the user picks.
-    New ones are stored with the model. They are drawn apart from the training's samples, whose order stays."""
-    stored = previewsample.from_stored(task.data.sample_for_preview, setup.requests)
-    choose = setup.values["choose_preview_history"] and sinks.has_window()
-    if not setup.values["write_preview_history"] or (stored is not None and not choose):
-        return stored
-    if choose:
-        stages.say(
-            "Choose the faces of the preview history in the window: p shows the next ones, space the next page, "
-            "Enter takes them."
-        )
-        sinks.listen()
-    # Always made by OpenCV: the faces stored with a model do not depend on who makes its samples.
-    with start_loader(setup, 0, lambda text: sinks.emit(brief(text)), seed=setup.seed ^ HISTORY_SEED) as loader:
-        while True:
-            stages.iterate("faces of the preview history", FACES)
-            batch = next(loader)
-            stages.rest()
-            task.data.sample_for_preview = previewsample.to_stored(batch)
-            if not choose:
-                break
-            sinks.emit(Previewed(task.iteration, task.preview(batch)))
-            command = _next(commands, sinks.has_window)
-            if asked.is_set():
-                raise KeyboardInterrupt
-            if command is None or command.name == "stop":
-                break
-    return previewsample.from_stored(task.data.sample_for_preview, setup.requests)
 
 
 def _run(

@@ -9,6 +9,7 @@ import argparse
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core import device as devices
@@ -17,11 +18,13 @@ from core.batch import SampleRequest
 from core.device import Device
 from core.modeldir import ModelData, ModelDir, ModelError
 from core.modelshelf import ModelShelf
-from core.options import Option, OptionError, Values, defaults, find, settle
+from core.options import Option, OptionError, Values, by_key, defaults, find, settle
 from core.runstate import RunState
 from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
 from core.values import parse_sets, read_options
+from mainscripts import train_config
 from mainscripts.train_faces import Folders, choose_faces
+from mainscripts.train_history import find_faces
 from models import MODELS, ModelSpec, Task
 from models.sizes import check_sizes
 from models.spec import upgrade
@@ -46,6 +49,8 @@ class Setup:
     seed: int
     position: int
     folders: Folders
+    config: Path | None = None  # the configuration file whose options are taken
+    history_faces: dict[str, list[int]] | None = None  # places of those that the command line names
 
 
 def find_spec(class_name: str) -> ModelSpec:
@@ -119,6 +124,7 @@ def choose_values(
         return initial
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
     known = defaults(spec.rows, upgrade(stored), upgrade(preferred))
+    given = by_key(spec.rows, given)
     fixed = {key: find(spec.rows, key).parse(value, believe=True) for key, value in given.items()}
     return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, known, fixed, data is None, back))
 
@@ -173,31 +179,61 @@ def prepare(
     """Everything from the stored record to the faces of each side, asking what is to be asked. back: the model was
     asked for, so `<` at the first question leads there (Back)."""
     say = stages.say
-    given = {**(read_options(args.options) if args.options is not None else {}), **parse_sets(args.sets)}
-    if args.target_iter is not None:
-        given["target_iter"] = str(args.target_iter)
+    given = advance_answers(args, spec)
     say(f"Loading {directory.full_name} model...")
     with stages.stage("Reading data.dat", MODEL, shown=False):
         data = read_data(directory)
     if data is None:
         say("Model first run.")
     while True:
-        device, asked = choose_device(args, terminal, stages, back)
-        big = data is None and device.memory >= BIG_GPU
-        fitting = spec.with_defaults(batch_size=8) if big else spec
+        config = train_config.ask(args, directory, data is not None, given, terminal, back)
+        answers = {**config.given(spec, say), **given}
+        # MVE: such a file answers all questions
+        person = terminal if config.path is None else None
         try:
-            values = choose_values(fitting, given, directory, data, terminal, say, args.override, asked or back)
+            device, spec, values = _choose(
+                args, spec, answers, directory, data, terminal, person, stages, config.asked or back
+            )
             break
         except prompts.Back:
-            if not asked:
+            if not config.asked:
                 raise
-    spec = fitting
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.beat)
     state = random_state(directory, data, say)
     seed = state.seed if args.seed is None else args.seed
-    return Setup(spec, directory, data, values, device, facesets, requests, seed, state.position, folders)
+    return Setup(
+        spec, directory, data, values, device, facesets, requests, seed, state.position, folders, config.path,
+        find_faces(args.history_faces, values, facesets),
+    )  # fmt: skip
+
+
+def advance_answers(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]:
+    """What the command line answers, by the rows' own keys: --target-iter > --set > --options. Raises OptionError."""
+    filed = by_key(spec.rows, read_options(args.options)) if args.options is not None else {}
+    given = {**filed, **by_key(spec.rows, parse_sets(args.sets))}
+    if args.target_iter is not None:
+        given["target_iter"] = str(args.target_iter)
+    return given
+
+
+def _choose(
+    args: argparse.Namespace, spec: ModelSpec, given: Mapping[str, Any], directory: ModelDir, data: ModelData | None,
+    terminal: prompts.Terminal | None, person: prompts.Terminal | None, stages: Stages, back: bool,
+) -> tuple[Device, ModelSpec, Values]:  # fmt: skip
+    """Device, the model with defaults that suit it, and options. person: who is asked for those. Raises Back at the
+    first question where there is one before it."""
+    while True:
+        device, asked = choose_device(args, terminal, stages, back)
+        big = data is None and device.memory >= BIG_GPU
+        fitting = spec.with_defaults(batch_size=8) if big else spec
+        try:
+            values = choose_values(fitting, given, directory, data, person, stages.say, args.override, asked or back)
+            return device, fitting, values
+        except prompts.Back:
+            if not asked:
+                raise
 
 
 def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, stages: Stages) -> Task:

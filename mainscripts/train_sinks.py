@@ -69,7 +69,8 @@ class Sinks:
         )
         self._files = PreviewFiles(prefix, self._warn, active=bool(problem))
         self._add(self._files, "preview files")
-        self._prefix, self._has_history = prefix, False
+        self._prefix = prefix
+        self._history: PreviewHistory | None = None
         if plateau:
             self._sinks.append(Plateau(plateau, self.emit))
         try:
@@ -108,11 +109,12 @@ class Sinks:
         finally:
             self.listen()
 
-    def keep_history(self) -> None:
-        """Previews of the history are written from now on. May be called again."""
-        if not self._has_history:
-            self._has_history = True
-            self._add(PreviewHistory(self._prefix, self._warn), "preview history")
+    def keep_history(self, most: int = 0) -> None:
+        """Previews of the history are written from now on, at most so many of them (0: all). May be called again."""
+        if self._history is None:
+            self._history = PreviewHistory(self._prefix, self._warn, most)
+            self._add(self._history, "preview history")
+        self._history.limit(most)
 
     def open_window(self) -> None:
         """The window again, where it was closed or has died."""

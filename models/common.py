@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.options import Answers, Option
-from models.running import CACHE, SAFETY, SAMPLES
+from models.running import RUNNING
 
 FACE_TYPES = ("h", "mf", "f", "wf", "head")
 CT_MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
@@ -90,9 +90,10 @@ SESSION = (
     Option(
         "choose_preview_history", "bool", "Choose image for the preview history",
         "Lets you pick the faces of the preview history in the window: p shows the next ones, space the next page, "
-        "Enter takes them. n keeps the present ones, or takes the first that come.",
+        "Enter takes them. Without a window other faces are drawn at random; --history-faces takes them by name. n "
+        "keeps the present ones, or takes the first that come.",
         advice="Pick faces with the expressions and directions that matter to you.",
-        default=False, stored=False, when=lambda answers: bool(answers["write_preview_history"]),
+        default=False, stored=False, once=True, when=lambda answers: bool(answers["write_preview_history"]),
         condition="if preview history is written", group="session",
     ),
     Option(
@@ -127,7 +128,7 @@ NETWORK = (
         "resolution", "int", "Resolution",
         "Side of the square face the network learns, in pixels, rounded down to a multiple of 16 (32 with d or t).",
         advice="Twice the resolution needs about four times the memory and time: 128 to 256 suits most cards.",
-        default=128, low=64, high=640, ask="create", tidy=tidy_resolution, group="network",
+        default=128, low=64, high=640, aliases=("res",), ask="create", tidy=tidy_resolution, group="network",
     ),
     Option(
         "face_type", "choice", "Face type",
@@ -186,7 +187,7 @@ LOSS = (
         "eyes_mouth_prio", "bool", "Eyes and mouth priority",
         "Weighs errors at eyes and mouth far more: sharper eyes, correct gaze, better teeth.",
         advice="Switch it on once the faces are clear, or from the start if the gaze goes wrong; off again before GAN.",
-        default=False, group="loss", spellings=((None, False),),
+        default=False, group="loss", spellings=((None, False),), aliases=("eye_mouth_priority",),
     ),
     Option(
         "uniform_yaw", "bool", "Uniform yaw distribution of samples",
@@ -266,7 +267,7 @@ GAN = (
         "gan_patch_size", "int", "GAN patch size",
         "Side in pixels of what the second network judges at a time. A larger patch sees more and learns slower.",
         advice="An eighth of the resolution. Changing it starts the GAN anew.",
-        default=default_patch_size, follows=True, low=3, high=640, when=asks_gan_size,
+        default=default_patch_size, follows=True, low=3, high=640, aliases=("patch_size",), when=asks_gan_size,
         condition="if GAN power is not 0", default_text="resolution / 8", group="gan",
     ),
     Option(
@@ -309,7 +310,7 @@ STYLE = (
     ),
 )  # fmt: skip
 
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *SAFETY, *SAMPLES, *CACHE)}
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *RUNNING)}
 
 
 def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from core.options import Option
+from core.options import Answers, Option
 
 
 def check_suffix(text: str) -> str:
@@ -17,6 +17,70 @@ def check_suffix(text: str) -> str:
         raise ValueError("1 to 40 letters, digits, dots and dashes, the first and last no dot")
     return text
 
+
+def check_session(text: str) -> str:
+    """A session's name, which ends the name of a folder; raises ValueError saying what it may be."""
+    if text and not re.fullmatch(r"[^\W_]([\w .-]{0,38}[\w-])?", text):
+        raise ValueError("nothing, or 1 to 40 letters, digits, blanks, dots and dashes, with a letter or digit first")
+    return text
+
+
+def history_every(values: Answers) -> int:
+    """Iterations from one picture of the preview history to the next; 0 where none is written."""
+    if not values["write_preview_history"]:
+        return 0
+    # DFL's interval: sparser for large faces
+    return int(values["preview_history_every"]) or 10 * max(1, int(values["resolution"]) // 64)
+
+
+def preview_rows(values: Answers, there: int, height: int = 800) -> int:
+    """Rows of a preview page of which `there` faces are known; DFL's rule fits it into `height` pixels."""
+    wanted = int(values["preview_samples"])
+    return min(wanted or max(1, min(4, height // int(values["resolution"]))), there)
+
+
+HISTORY = (
+    Option(
+        "preview_samples", "int", "Number of samples to preview",
+        "Rows of the preview, and of the faces that are chosen for the preview history. 0 is DFL's rule: 4, and fewer "
+        "where they would be higher than 800 pixels together. The preview shows the batch that is trained on next, so "
+        "it has no more rows than that.",
+        advice="More rows show more directions and expressions; each costs a little time at every preview.",
+        default=0, low=0, high=16, default_text="0: 4, fewer above 200 px", ask="advance", stored=False,
+        group="history",
+    ),
+    Option(
+        "preview_history_every", "int", "Write preview history every N iterations",
+        "How often a picture of the preview history is drawn. 0 is DFL's rule: every 10 iterations below 128 px, 20 "
+        "from there, 30 from 192, 40 from 256 and so on.",
+        advice="100 or more for long trainings.",
+        default=0, low=0, high=1_000_000, ask="advance", stored=False, group="history",
+    ),
+    Option(
+        "preview_history_keep", "int", "Pictures of the preview history that stay",
+        "Where a page has more pictures than this, the one goes that leaves the smallest gap, so that a time-lapse "
+        "of what stays is an even one; the first and the last always stay. Pictures that facesmith did not write are "
+        "never touched. 0 keeps all.",
+        advice="1500 are a minute of video; they take 100 to 300 MB a page.",
+        default=0, low=0, high=1_000_000, ask="advance", stored=False, group="history",
+    ),
+    Option(
+        "session_name", "text", "Session name",
+        "A name for this part of the training. It stands in the summary and ends the names of the backups that are "
+        "made meanwhile, unless backup_naming is numbers.",
+        advice="Such as gan or no-warp, to find the backup before a change again.",
+        default="", check=check_session, shown="nothing, or up to 40 letters, digits, blanks, dots and dashes",
+        spellings=((None, ""),), ask="advance", stored=False, group="session",
+    ),
+    Option(
+        "reset_iterations", "bool", "Do you want to reset iterations counter and loss graph?",
+        "Counts iterations and draws the loss graph from 0 again, once at this start. Weights and optimizer stay as "
+        "they are; the pictures of the preview history are moved to a folder of their own.",
+        advice="After a large change, when the old losses say nothing about the new ones.",
+        default=False, ask="advance", stored=False, once=True, group="session",
+    ),
+)  # fmt: skip
+HISTORY_KEYS = tuple(row.key for row in HISTORY)
 
 SAFETY = (
     Option(
@@ -30,7 +94,14 @@ SAFETY = (
         "max_backups", "int", "Maximum N backups",
         "How many backups stay; the oldest are dropped. 0 keeps all of them.",
         advice="Unchanged files are shared between backups where the disk allows it.",
-        default=24, low=0, high=10000, ask="advance", stored=False, group="safety",
+        default=24, low=0, high=10000, aliases=("maximum_n_backups",), ask="advance", stored=False, group="safety",
+    ),
+    Option(
+        "snapshot_interval", "int", "Backup every N iterations",
+        "Saves and makes a backup whenever another N iterations are done, besides those of autobackup_hour. 0 switches "
+        "it off.",
+        advice="With a fixed number of iterations between them backups can be compared; 25000 is usual.",
+        default=0, low=0, high=100_000_000, ask="advance", stored=False, group="safety",
     ),
     Option(
         "max_backups_gb", "float", "Maximum size of all backups in GB",
@@ -108,7 +179,7 @@ CACHE = (
         "force_recache", "bool", "Force recache",
         "Empties the folder once at this start, whatever other models keep there.",
         advice="Never needed for changed faces: they are noticed.",
-        default=False, ask="advance", stored=False, group="cache",
+        default=False, ask="advance", stored=False, once=True, group="cache",
     ),
     Option(
         "max_cache_gb", "float", "Maximum size of the face cache in GB",
@@ -118,3 +189,5 @@ CACHE = (
         default=0.0, low=0.0, high=1e6, ask="advance", stored=False, group="cache",
     ),
 )  # fmt: skip
+
+RUNNING = (*HISTORY, *SAFETY, *SAMPLES, *CACHE)

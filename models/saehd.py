@@ -15,6 +15,7 @@ from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
 from models.common import check_archi, pick
 from models.net import SwapNet
+from models.running import HISTORY_KEYS
 from models.spec import ModelSpec
 from models.swap import SwapTask
 
@@ -145,6 +146,7 @@ SAEHD = ModelSpec(
         *("models_opt_on_gpu", "adabelief", "lr_dropout", "random_warp", "random_hsv_power"),
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
         *("ct_mode", "clipgrad", "pretrain", "backup_naming", "max_backups", "max_backups_gb", "collapse_guard"),
+        *("snapshot_interval", *HISTORY_KEYS),
         *("augment_on", "cpu_cap", "pin_samples"),
         *("use_cache", "folder_suffix", "image_type", "image_quality", "force_recache", "max_cache_gb"),
     ),

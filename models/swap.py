@@ -23,12 +23,12 @@ from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 from core.options import Values
 from models.adversary import Adversary
 from models.net import SwapNet
+from models.running import preview_rows
 from models.spec import ModelSpec, PartError, Task
 from models.terms import Inputs, against_artefacts, background_style, contrast, face_style, of_src
 
 SIDES = ("src", "dst")
 LR_COS = 500  # DFL: the period of the learning rate where lr dropout is on
-CELLS_HEIGHT = 800  # pixels of a preview page
 WIDE = 256  # above this side a page has two columns
 
 
@@ -236,7 +236,7 @@ class SwapTask(Task):
         its drawn mask, SD by both drawn masks (for head by src's only), SS whole.
         """
         resolution, title = self.values["resolution"], self.spec.name
-        count = min(4, CELLS_HEIGHT // resolution, len(batch.src.target))
+        count = preview_rows(self.values, len(batch.src.target))
         src, dst, src_mask, dst_mask = (
             self.upload(batch[side][name][:count], name).contiguous(memory_format=CHANNELS_LAST)
             for name in ("target", "mask")
