@@ -216,9 +216,9 @@ def find(rows: Iterable[Option], key: str) -> Option:
     names = {alias: row for row in table.values() for alias in row.aliases} | table
     if key in names:
         return names[key]
-    near = difflib.get_close_matches(key, names, 3)
+    near = difflib.get_close_matches(key[:80], names, 3)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {', '.join(table)}."
-    raise OptionError(f"{key!r} is not an option of this model.{hint}")
+    raise OptionError(f"{shown(key)} is not an option of this model.{hint}")
 
 
 def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
@@ -229,7 +229,8 @@ def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
     for name, value in given.items():
         key = find(rows, name).key
         if key in result and result[key] != value:
-            raise OptionError(f"{names[key]} and {name} are one option: got {shown(result[key])} and {shown(value)}. Give one.")
+            both = f"got {shown(result[key])} and {shown(value)}"
+            raise OptionError(f"{names[key]} and {name} are one option: {both}. Give one of them.")
         result[key], names[key] = value, name
     return result
 

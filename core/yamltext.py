@@ -37,7 +37,7 @@ def parse(raw: bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise YamlError(f"{error.problem or error.context}{line}") from None
-    except (yaml.YAMLError, OverflowError) as error:  # the latter for a letter that there is not: "\\UFFFFFFFF"
+    except (yaml.YAMLError, OverflowError) as error:  # the latter for a letter that there is not: "\UFFFFFFFF"
         raise YamlError(" ".join(str(error).split())) from None
 
 
