@@ -9,8 +9,9 @@ INTRODUCTION = """\
 
 Generated from the option rows: `python main.py options > docs/options.md`.
 
-Every option can be answered at its question or in advance with `--set key=value`; what was chosen is kept with the
-model under DeepFaceLab's own key. A value that cannot be is asked again, or ends the program where nobody can be
+Every option can be answered at its question, in advance with `--set key=value`, or in a file (`--options`,
+`--config-training-file`): `--set` counts before a file, and a file before what is stored. What was chosen is kept with
+the model under DeepFaceLab's own key. A value that cannot be is asked again, or ends the program where nobody can be
 asked. *Once* means for a new model only; *every override* for a new model and whenever its settings are overridden.
 
 ## The order of a training

@@ -17,7 +17,7 @@ ALLOWED = {
     "facelib": {"facelib", "core"},
     "core": {"core"},
 }
-DEPENDENCIES = {"torch", "numpy", "cv2", "prompt_toolkit", "rich", "h5py", "onnx", "onnxruntime", "av"}
+DEPENDENCIES = {"torch", "numpy", "cv2", "prompt_toolkit", "rich", "h5py", "onnx", "onnxruntime", "av", "yaml"}
 ONLY = {
     "core.nn": {"torch"},
     "core.losses": {"torch"},

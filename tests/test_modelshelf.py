@@ -16,7 +16,8 @@ from core.modelshelf import NOTE, TRASH, ModelShelf
 from core.options import OptionError
 from models import MODELS
 
-FILES = ("data.dat", "encoder.npy", "decoder_src.npy", "summary.txt", "facesmith_manifest.json", "facesmith_log.txt")
+FILES = ("data.dat", "encoder.npy", "decoder_src.npy", "summary.txt", "facesmith_manifest.json", "facesmith_log.txt",
+         "configuration_file.yaml")  # fmt: skip
 OTHERS = (
     "mine_SAEHDBW_data.dat", "mine_SAEHDBW_encoder.npy", "mine too_SAEHD_data.dat", "SAEHD_default_options.dat",
     "mine_XSeg_256.npy",
