@@ -78,6 +78,7 @@ HISTORY = (
         "they are; the pictures of the preview history are moved to a folder of their own.",
         advice="After a large change, when the old losses say nothing about the new ones.",
         default=False, ask="advance", stored=False, once=True, group="session",
+        condition="but asked with `--config-training-file` and `--auto-gen-config`",
     ),
 )  # fmt: skip
 HISTORY_KEYS = tuple(row.key for row in HISTORY)
