@@ -135,6 +135,8 @@ class PreviewHistory:
 
     def __call__(self, event: Event) -> None:
         self._board.take(event)
+        if isinstance(event, Started):  # pictures may have been moved meanwhile
+            self._thinned = {}
         if isinstance(event, Previewed) and event.history:
             for i, (title, _) in enumerate(event.pages):
                 folder = self._folder / file_safe(title)

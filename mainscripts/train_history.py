@@ -18,7 +18,7 @@ import numpy as np
 from core import previewsample
 from core.batch import Batch, SampleRequest, Side
 from core.events import Command, Commands, Previewed, Warned
-from core.modeldir import LossHistory, ModelDir, ModelError
+from core.modeldir import LossHistory, ModelDir
 from core.options import OptionError, Values
 from core.stages import FACES, Stages
 from mainscripts.samples import as_arrays
@@ -169,29 +169,25 @@ def next_command(commands: Commands, anybody: Callable[[], bool]) -> Command | N
 def count_anew(
     setup: Setup, task: Task, say: Callable[[str], None], now: Callable[[], datetime] = datetime.now
 ) -> None:
-    """reset_iterations: iterations and losses from 0, once; weights, optimizer and the order of the samples go on. The
-    pictures so far, whose names would come again, are moved. Raises ModelError."""
-    if not setup.values["reset_iterations"]:
-        return
-    setup.values["reset_iterations"] = False
-    if setup.data is None or task.iteration == 0:
-        say("reset_iterations: nothing is trained yet, so there is nothing to reset.")
-        return
-    say(f"Iterations and losses count from 0 again, at {task.iteration:,} iterations. Weights and optimizer stay.")
-    setup.data = task.data = replace(task.data, iter=0, loss_history=LossHistory())
-    if moved := _put_away(setup.directory, now()):
-        say(f"The pictures of the preview history so far are in {moved} now.")
+    """reset_iterations: iterations and losses from 0, once; weights, optimizer and the order of the samples go on.
+    Where a count begins, after pretraining too, pictures of an earlier one, whose names would come again, are moved."""
+    reset, setup.values["reset_iterations"] = setup.values["reset_iterations"], False
+    if reset and task.iteration == 0:
+        say("reset_iterations: this count has just begun, so there is nothing to reset.")
+    elif reset:
+        say(f"Iterations and losses count from 0 again, at {task.iteration:,} iterations. Weights and optimizer stay.")
+        setup.data = task.data = replace(task.data, iter=0, loss_history=LossHistory())
+    if task.iteration == 0 and setup.directory.history_folder.is_dir():
+        say(_put_away(setup.directory, now()))
 
 
 def _put_away(directory: ModelDir, now: datetime) -> str:
-    """The history folder under a name that tells when its count ended; empty where there is none."""
+    """The history folder under a name that tells when its count ended; returns what to say."""
     history = directory.history_folder
-    if not history.is_dir():
-        return ""
     place = directory.path(f"facesmith_history_{now:%Y-%m-%d_%H-%M-%S}")
     try:
         history.rename(place)
     except OSError as error:
         reason = error.strerror or error
-        raise ModelError(f"{history} cannot be moved ({reason}). Close what shows its files.") from None
-    return place.name
+        return f"Warning: {history} cannot be moved ({reason}): new pictures will replace those of the same iteration."
+    return f"The pictures of the preview history so far are in {place.name} now."

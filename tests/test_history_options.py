@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from core.modeldir import ModelDir
 from core.options import OptionError
 from core.previewsample import from_stored
 from core.thinning import Thinned, surplus
+from mainscripts.train_history import count_anew
 from models.running import history_every, preview_rows
 from models.saehd import SAEHD, requests
 from samplelib.faceset import Faceset
@@ -135,6 +137,18 @@ def test_a_history_by_options_and_counting_anew(faces: Path, copy: Path) -> None
     assert {name.replace(moved.name, "new_SAEHD_history"): value for name, value in digest(copy).items()
             if name.startswith(moved.name)} == kept  # fmt: skip
     assert sorted(path.name for path in (model.history_folder / "SAEHD").iterdir()) == ["0000002.jpg", "_last.jpg"]
+
+
+def test_a_new_count_begins_with_an_empty_history(tmp_path: Path) -> None:
+    """After pretraining, and where a model of that name was there before."""
+    directory = ModelDir(tmp_path, "x", "SAEHD")
+    (directory.history_folder / "SAEHD").mkdir(parents=True)
+    setup = SimpleNamespace(values={"reset_iterations": False}, directory=directory, data=None)
+    said: list[str] = []
+    for iteration in (5, 0, 0):
+        count_anew(setup, SimpleNamespace(iteration=iteration), said.append, lambda: datetime(2026, 1, 2))  # type: ignore[arg-type]
+        assert len(said) == (iteration == 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["x_SAEHD_facesmith_history_2026-01-02_00-00-00"]
 
 
 def test_history_faces_that_cannot_be(faces: Path, copy: Path) -> None:

@@ -176,3 +176,16 @@ def test_picked_rows_keep_their_order_and_take_other_defaults() -> None:
     assert [row.key for row in rows] == ["gan_power", "batch_size"] and rows[1].default == 8
     with pytest.raises(KeyError):
         pick("gan_powder")
+
+
+def test_a_key_may_have_other_names() -> None:
+    from models.saehd import SAEHD
+
+    assert SAEHD.resolve({"maximum_n_backups": "3"})["max_backups"] == 3
+    with pytest.raises(OptionError, match="max_backups and maximum_n_backups are one option: got 1 and 2"):
+        SAEHD.resolve({"max_backups": 1, "maximum_n_backups": 2})
+    with pytest.raises(OptionError, match="Did you mean maximum_n_backups"):
+        SAEHD.resolve({"maximum_n_backup": 1})
+    assert SAEHD.resolve({"lr_dropout": "yes", "clipgrad": "off"})["lr_dropout"] == "y"
+    stored = {"ae_dims": 3000}  # out of range, but of an existing model: as text, from a file, it is believed too
+    assert SAEHD.resolve({"ae_dims": "3000"}, stored)["ae_dims"] == 3000
