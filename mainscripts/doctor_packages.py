@@ -187,7 +187,7 @@ def window(answer: Answer, opencv: Answer) -> Finding:
 
 def pyav(answer: Answer, wanted: str) -> Finding:
     """PyAV, and whether it makes a video."""
-    found = package(PACKAGES[-1], answer, wanted)
+    found = package(next(each for each in PACKAGES if each.module == "av"), answer, wanted)
     if found.state != "ok":
         return found
     text = f"{found.text}; encoders: {', '.join(answer['codecs']) or 'none'}"

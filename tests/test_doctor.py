@@ -49,6 +49,7 @@ def test_a_sound_machine(tmp_path: Path) -> None:
     (workspace / "model").mkdir(parents=True)
     code, told, errors = doctor("--workspace", str(workspace), "--json")
     whole, rows = json.loads(told), checks(told)
+    assert len(rows) == len(whole["checks"]), "two checks of one name"
     assert errors == "" and whole["format"] == 1 and whole["problems"] == code == 0, told
     assert whole["notes"] == sum(row["state"] == "note" for row in rows.values())
     for name in ("facesmith", "Python", "Memory", "NumPy", "OpenCV", "Pictures", "PyTorch", "Device CPU", "Locks"):
