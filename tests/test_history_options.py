@@ -162,6 +162,7 @@ def test_history_faces_that_cannot_be(faces: Path, copy: Path) -> None:
         assert done.returncode == 2 and message in done.stderr and digest(copy) == before, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 def test_counting_anew_in_the_midst_of_a_training(
     faces: Path, copy: Path, tmp_path: Path, person: list[Person]
