@@ -158,11 +158,11 @@ def mean_square(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().mean((1, 2, 3))
 
 
-def image_loss(target: Tensor, drawn: Tensor, resolution: int) -> Tensor:
+def image_loss(target: Tensor, drawn: Tensor, resolution: int, both_scales: bool = False) -> Tensor:
     """DFL's image term: 10 DSSIM (from 256 px on at two scales, 5 each) + 10 mean squares.
 
-    resolution: the model's, which sets the windows."""
-    if resolution < 256:
+    resolution: the model's, which sets the windows. both_scales: two below 256 px too (AMP)."""
+    if resolution < 256 and not both_scales:
         structure = 10 * dssim(target, drawn, int(resolution / 11.6)).mean(1)
     else:
         structure = 5 * dssim(target, drawn, int(resolution / 11.6)).mean(1)

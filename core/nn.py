@@ -143,14 +143,16 @@ class Downscales(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image (N, channels, res, res) -> flat code (N, `length`) in C, H, W order; pixel_norm with flag `u`."""
+    """Image (N, channels, res, res) -> flat code (N, `length`) in C, H, W order; pixel_norm with flag `u`.
 
-    def __init__(self, channels: int, width: int, resolution: int, flags: str = "") -> None:
+    bottleneck: a dense layer behind all that brings the code down to that length (AMP; 0: none)."""
+
+    def __init__(self, channels: int, width: int, resolution: int, flags: str = "", bottleneck: int = 0) -> None:
         super().__init__()
         act = activation(flags)
         self.flags = flags
         self.down1: nn.Module
-        self.length = 8 * width * (resolution // (32 if "t" in flags else 16)) ** 2
+        length = 8 * width * (resolution // (32 if "t" in flags else 16)) ** 2
         if "t" in flags:
             self.down1, self.res1 = Downscale(channels, width, act), Residual(width, act)
             self.down2, self.down3 = Downscale(width, 2 * width, act), Downscale(2 * width, 4 * width, act)
@@ -158,35 +160,49 @@ class Encoder(nn.Module):
             self.res5 = Residual(8 * width, act)
         else:
             self.down1 = Downscales((channels, width, 2 * width, 4 * width, 8 * width), act)
+        self._blocks = tuple(self._modules)
+        self.length = bottleneck or length
+        if bottleneck:
+            self.dense1 = Dense(length, bottleneck)
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.children():
-            x = block(x)
+        for block in self._blocks:
+            x = self.get_submodule(block)(x)
         x = x.flatten(1)
-        return pixel_norm(x) if "u" in self.flags else x
+        x = pixel_norm(x) if "u" in self.flags else x
+        return self.dense1(x) if "dense1" in self._modules else x
 
 
 class Inter(nn.Module):
-    """Flat code -> (N, outputs, L, L), or (N, outputs, 2L, 2L) without flag `t`. `low` is L."""
+    """Flat code -> (N, outputs, L, L), or (N, outputs, 2L, 2L) without flag `t`. `low` is L.
+
+    width: of the layer between; 0 is one dense layer instead of two (AMP)."""
 
     def __init__(self, inputs: int, width: int, outputs: int, low: int, flags: str = "") -> None:
         super().__init__()
         self.outputs, self.low, self.flags = outputs, low, flags
-        self.dense1, self.dense2 = Dense(inputs, width), Dense(width, low * low * outputs)
+        if width:
+            self.dense1 = Dense(inputs, width)
+        self.dense2 = Dense(width or inputs, low * low * outputs)
         self.side = low if "t" in flags else 2 * low  # of what comes out
         if "t" not in flags:
             self.upscale1 = Upscale(outputs, outputs, activation(flags))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dense2(self.dense1(x)).view(-1, self.outputs, self.low, self.low)
+        x = self.dense1(x) if "dense1" in self._modules else x
+        x = self.dense2(x).view(-1, self.outputs, self.low, self.low)
         x = x.contiguous(memory_format=CHANNELS_LAST)
         return x if "t" in self.flags else self.upscale1(x)
 
 
 class Decoder(nn.Module):
-    """Code (N, inputs, h, h) -> face (N, channels, res, res) and mask (N, 1, res, res), both [0, 1]."""
+    """Code (N, inputs, h, h) -> face (N, channels, res, res) and mask (N, 1, res, res), both [0, 1].
 
-    def __init__(self, inputs: int, width: int, mask_width: int, flags: str = "", channels: int = 3) -> None:
+    mask_first: the weights' order in AMP's files; SAEHD's have the mask's last layers behind the face's."""
+
+    def __init__(
+        self, inputs: int, width: int, mask_width: int, flags: str = "", channels: int = 3, mask_first: bool = False
+    ) -> None:
         super().__init__()
         act = activation(flags)
         self.doubled = "d" in flags
@@ -199,12 +215,20 @@ class Decoder(nn.Module):
             self.add_module(f"res{i}", Residual(step * width, act))
         for i, (a, b) in enumerate(_chain(inputs, mask_width, steps)):
             self.add_module(f"upscalem{i}", Upscale(a, b, act))
-        self.out_conv = Conv(2 * width, channels, 1)
-        if self.doubled:
-            self.out_conv1, self.out_conv2 = Conv(2 * width, channels, 3), Conv(2 * width, channels, 3)
-            self.out_conv3 = Conv(2 * width, channels, 3)
-            self.add_module(f"upscalem{self.steps}", Upscale(2 * mask_width, mask_width, act))
-        self.out_convm = Conv(mask_width if self.doubled else 2 * mask_width, 1, 1)
+
+        def face_ends() -> None:
+            self.out_conv = Conv(2 * width, channels, 1)
+            if self.doubled:
+                self.out_conv1, self.out_conv2 = Conv(2 * width, channels, 3), Conv(2 * width, channels, 3)
+                self.out_conv3 = Conv(2 * width, channels, 3)
+
+        def mask_ends() -> None:
+            if self.doubled:
+                self.add_module(f"upscalem{self.steps}", Upscale(2 * mask_width, mask_width, act))
+            self.out_convm = Conv(mask_width if self.doubled else 2 * mask_width, 1, 1)
+
+        for add in (mask_ends, face_ends) if mask_first else (face_ends, mask_ends):
+            add()
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
         return self.face(code), self.mask(code)

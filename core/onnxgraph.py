@@ -187,6 +187,15 @@ class Writer(fx.Interpreter):
     def op_mul(self, like: Tensor, a: Any, b: Any) -> Value:
         return self.node("Mul", like, a, b)
 
+    def op_sub(self, like: Tensor, a: Any, b: Any) -> Value:
+        return self.node("Sub", like, a, b)
+
+    def op_floor(self, like: Tensor, x: Value) -> Value:
+        return self.node("Floor", like, x, full=True)
+
+    def op_clamp(self, like: Tensor, x: Value, low: float, high: float) -> Value:
+        return self.node("Clip", like, x, low, high)
+
     def op_square(self, like: Tensor, x: Value) -> Value:
         return self.node("Mul", like, x, x, full=True)
 

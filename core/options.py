@@ -53,12 +53,12 @@ class Option:
     typed); with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the
     prompt shows it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows
     shape the weights and are asked once, `always` rows again at every override, `advance` rows never: they are
-    answered in advance or keep their default. when: whether to ask, given the answers so far; condition: the same in
-    words. forced: what other options make of it (None: nothing). tidy: rounding after all answers are known.
-    spellings: values that older files use, mapped to ours. stored: whether the choice is kept with the model, else it
-    counts once. check: a rule of its own; raises ValueError saying what is allowed. default_text: a computed default
-    in words, for the docs. aliases: other keys that forks call it by. once: it does something at a start and is kept in
-    no file of answers.
+    answered in advance or keep their default; `fixed` rows have no other value than their default. when: whether to
+    ask, given the answers so far; condition: the same in words. forced: what other options make of it (None: nothing).
+    tidy: rounding after all answers are known. spellings: values that older files use, mapped to ours. stored: whether
+    the choice is kept with the model, else it counts once. check: a rule of its own; raises ValueError saying what is
+    allowed. default_text: a computed default in words, for the docs. aliases: other keys that forks call it by. once:
+    it does something at a start and is kept in no file of answers.
     """
 
     key: str
@@ -73,7 +73,7 @@ class Option:
     shown: str | None = None
     choices: tuple[str, ...] = ()
     group: str = ""
-    ask: Literal["create", "always", "advance"] = "always"
+    ask: Literal["create", "always", "advance", "fixed"] = "always"
     when: Callable[[Answers], bool] = _always
     condition: str = ""
     forced: Callable[[Answers], Any] | None = None
@@ -307,8 +307,8 @@ def _same(given: Any, stored: Any) -> bool:
 def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
     """given > stored > preferred > the rows' own defaults, all through the rows' own validation.
 
-    Raises OptionError for an unknown key, a given value outside its range, or an attempt to change what shaped the
-    weights of an existing model.
+    Raises OptionError for an unknown key, a given value outside its range, an attempt to change what shaped the
+    weights of an existing model, or what no model of this kind can change.
     """
     notes: list[str] = []
     given = by_key(rows, given)
@@ -320,6 +320,11 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
             raise OptionError(
                 f"{key}: this model was made with {row.show(answers[key])}; got {row.show(parsed)}. "
                 "It shaped the weights and cannot be changed: leave it out, or make a new model."
+            )
+        if row.ask == "fixed" and parsed != answers[key]:
+            raise OptionError(
+                f"{key}: got {row.show(parsed)}, but with this kind of model it is always {row.show(answers[key])}: "
+                "leave it out."
             )
         answers[key] = parsed
     values = settle(rows, answers)
@@ -335,6 +340,8 @@ def markdown(rows: Sequence[Option]) -> str:
     ]
     own = settle(rows, defaults(rows, {}, {}))
     for row in rows:
+        if row.ask == "fixed":
+            continue
         asked = {"create": "once", "always": "every override", "advance": "never, `--set` only"}[row.ask]
         asked += f", {row.condition}" if row.condition else ""
         default = row.default_text or row.show(own[row.key])

@@ -30,9 +30,8 @@ SETTLED = {
 
 def write_options(path: Path, setup: Setup) -> None:
     """All options as chosen, as `core.values.read_options` reads them. Raises ModelError."""
-    chosen = {
-        row.key: setup.values.chosen.get(row.key, setup.values[row.key]) for row in setup.spec.rows if not row.once
-    }
+    rows = [row for row in setup.spec.rows if row.ask != "fixed" and not row.once]
+    chosen = {row.key: setup.values.chosen.get(row.key, setup.values[row.key]) for row in rows}
     try:
         write_bytes(path, file_text(path, chosen).encode())
     except OSError as error:

@@ -103,14 +103,17 @@ def patch_strides(patch: int) -> tuple[int, ...]:
 class Adversary:
     """A discriminator, its optimizer and how much fooling it counts.
 
-    stem: its file; scope: DFL's name for it inside the optimizer's file `optimizer_stem`. The optimizer is set by its
-    owner, who knows the training options.
+    stem: its file; scope: DFL's name for it inside the optimizer's file `optimizer_stem`. share: how much a map of each
+    example counts in the discriminator's own loss. The optimizer is set by its owner, who knows the training options.
     """
 
     optimizer: Optimizer
 
-    def __init__(self, stem: str, optimizer_stem: str, scope: str, net: nn.Module, power: float) -> None:
+    def __init__(
+        self, stem: str, optimizer_stem: str, scope: str, net: nn.Module, power: float, share: float = 0.5
+    ) -> None:
         self.stem, self.optimizer_stem, self.scope, self.net, self.power = stem, optimizer_stem, scope, net, power
+        self.share = share
 
     def fool(self, fake: Tensor) -> Tensor:
         """(N,): what the model pays for being told from the real thing. The discriminator itself does not move."""
@@ -124,6 +127,7 @@ class Adversary:
         loss = real.new_zeros(())
         for logits in self.net(torch.cat((real, fake))):
             told_real, told_fake = logits.chunk(2)
-            loss = loss + 0.5 * (losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)).sum()
+            each = losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)
+            loss = loss + (self.share * each).sum()
         loss.backward()
         self.optimizer.step(None if ok is None else ok & loss.detach().isfinite())

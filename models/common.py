@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from core.options import Answers, Option
+from core.batch import SampleRequest
+from core.options import Answers, Option, Values
 from models.running import RUNNING
 
-FACE_TYPES = ("h", "mf", "f", "wf", "head")
+LONG_NAMES = {"h": "half_face", "mf": "midfull_face", "f": "full_face", "wf": "whole_face", "head": "head"}
+FACE_TYPES = tuple(LONG_NAMES)
 CT_MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
 
 ARCHI_PATTERN = re.compile(r"(df|liae)(-[udtc]+)?")
@@ -316,3 +318,34 @@ ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *ST
 def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:
     """The rows of `keys` in that order, with other defaults where given. Raises KeyError for a row that is not here."""
     return tuple(replace(ROWS[key], default=defaults[key]) if key in defaults else ROWS[key] for key in keys)
+
+
+def altered(key: str, **fields: Any) -> Option:
+    """The shared row `key` with other fields."""
+    return replace(ROWS[key], **fields)
+
+
+def fixed(**values: Any) -> tuple[Option, ...]:
+    """Shared rows of which a model knows one value only: neither asked, set nor stored, but there for whoever reads
+    the options."""
+    return tuple(
+        replace(ROWS[key], default=value, ask="fixed", follows=False, stored=False, forced=None, tidy=None)
+        for key, value in values.items()
+    )
+
+
+def swap_requests(values: Values) -> dict[str, SampleRequest]:
+    """The samples each side of a swap model needs. Colour transfer and HSV shift are for src, as in DFL."""
+    common: dict[str, Any] = {
+        "resolution": values["resolution"],
+        "face_type": LONG_NAMES[values["face_type"]],
+        "random_warp": values["random_warp"],
+        "uniform_yaw": values["uniform_yaw"],
+    }
+    hsv_power = values.get("random_hsv_power", 0.0)  # not every model has it
+    return {
+        "src": SampleRequest(
+            **common, flip=values["random_src_flip"], ct_mode=values["ct_mode"], ct_from="dst", hsv_power=hsv_power
+        ),
+        "dst": SampleRequest(**common, flip=values["random_dst_flip"]),
+    }

@@ -3,14 +3,14 @@
     from models import dfm
     dfm.export(task, "anna_SAEHD_model.dfm", name="anna")
 
-`in_face:0` (N, r, r, 3) BGR [0, 1] -> `out_face_mask:0` (dst's mask), `out_celeb_face:0` (src's face with dst's
-expression), `out_celeb_face_mask:0` (src's mask); float32, any N. The file takes its name only after onnxruntime has
-drawn from it what the network draws. Needs the extra `dfm`.
+`in_face:0` (N, r, r, 3) BGR [0, 1], of AMP `morph_value:0` (1,) [0, 1] too -> `out_face_mask:0` (dst's mask),
+`out_celeb_face:0` (src's face with dst's expression), `out_celeb_face_mask:0` (src's mask); float32, any N. The file
+takes its name only after onnxruntime has drawn from it what the network draws. Needs the extra `dfm`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,26 @@ class DfmError(ModelError):
 
 
 class Drawing(nn.Module):
-    """What the file computes of a swap network: `SwapTask.swap` in DFL's axes and order."""
+    """What the file computes of a swap network: `SwapNet.swap` in DFL's axes and order."""
 
     def __init__(self, net: SwapNet) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, in_face: Tensor) -> tuple[Tensor, ...]:
-        x = in_face.permute(0, 3, 1, 2)  # (N, 3, r, r)
-        code = self.net.code(x, "dst")
-        face, src_mask = self.net.decode(self.net.swap_code(code), "src")
-        drawn = {"face": face, "src_mask": src_mask, "dst_mask": self.net.decoder_of("dst").mask(code)}
+        return self.draw(in_face)
+
+    def draw(self, in_face: Tensor, *knobs: Tensor) -> tuple[Tensor, ...]:
+        face, src_mask, dst_mask = self.net.swap(in_face.permute(0, 3, 1, 2), *knobs)  # (N, 3, r, r)
+        drawn = {"face": face, "src_mask": src_mask, "dst_mask": dst_mask}
         return tuple(drawn[field].permute(0, 2, 3, 1) for field in OUTPUTS.values())  # (N, r, r, C)
+
+
+class TurnedDrawing(Drawing):
+    """The same of a network with one knob: torch.fx wants to know the number of inputs."""
+
+    def forward(self, in_face: Tensor, knob: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return self.draw(in_face, knob)
 
 
 def export(
@@ -80,16 +88,19 @@ def export(
     """Writes the swap of `task` to `path`; returns how far each output is from the network's at most.
 
     name, iteration (the task's own by default): what the file says of itself. quantize: convolutions in float16, half
-    the size. For a network that is more than a face in: `drawing` is what is written, `forward(in_face, *knobs)`, and
-    `knobs` its further inputs, ONNX name -> the float32 value to compare with; `task.swap(images, *knobs)` must take
-    them too. Raises DfmError or OSError; then a file that was at `path` is still there, and nothing else.
+    the size. A knob of the network becomes an input. For another network: `drawing` is what is written,
+    `forward(in_face, *knobs)`, and `knobs` its further inputs, ONNX name -> the float32 value to compare with;
+    `task.swap(images, *knobs)` must take them too. Raises DfmError or OSError; then a file that was at `path` is still
+    there, and nothing else.
     """
     path = Path(path)
     side = task.values["resolution"]
-    knobs = knobs or {}
-    inputs: dict[str, Shape] = {INPUT: (BATCH, side, side, 3), **{key: knob.shape for key, knob in knobs.items()}}
+    turned = [knobs or {}]
+    if drawing is None:
+        drawing, turned = (TurnedDrawing if task.net.knobs else Drawing)(task.net), turns(task.net)
+    inputs: dict[str, Shape] = {INPUT: (BATCH, side, side, 3), **{key: knob.shape for key, knob in turned[0].items()}}
     try:
-        model = to_onnx(drawing or Drawing(task.net), inputs, list(OUTPUTS), half=quantize)
+        model = to_onnx(drawing, inputs, list(OUTPUTS), half=quantize)
         describe(model, task, name, task.iteration if iteration is None else iteration, quantize)
         content = model.SerializeToString()
         del model  # a large one is held often enough: by the task, here, and by onnxruntime
@@ -99,7 +110,7 @@ def export(
     fresh = path.with_name(path.name + ".new")
     try:
         write_bytes(fresh, content)
-        differences = compare(task, fresh, knobs)
+        differences = compare(task, fresh, turned)
         worst, limit = float(np.max(list(differences.values()))), LIMITS[quantize]
         if not worst <= limit:  # also for a NaN
             advice = "export it without quantizing" if quantize else "tell the makers of facesmith"
@@ -131,24 +142,35 @@ def describe(model: onnx.ModelProto, task: SwapTask, name: str, iteration: int, 
     onnx.helper.set_model_props(model, {key: str(fact) for key, fact in facts.items()})
 
 
-def compare(task: SwapTask, path: Path, knobs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference of every output between the file, run by onnxruntime, and the network."""
+def turns(net: SwapNet) -> list[Mapping[str, np.ndarray]]:
+    """What the file is compared at: the values of the network's knob, by ONNX name, (1,) float32 each."""
+    if not net.knobs:
+        return [{}]
+    ((knob, values),) = net.knobs.items()
+    return [{f"{knob}:0": np.array([value], np.float32)} for value in values]
+
+
+def compare(task: SwapTask, path: Path, turned: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """The largest difference of every output between the file, run by onnxruntime, and the network, with the knobs
+    turned one way after another."""
     generator = torch.Generator().manual_seed(0)
-    further = [torch.from_numpy(knob) for knob in knobs.values()]
     apart: dict[str, list[float]] = {output: [] for output in OUTPUTS}
     try:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = ERRORS_ONLY
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         for count in PROBES:
-            # What the network draws of colourful noise is a face: the kind of picture it will be given.
-            images = task.swap(noise(count, task.values["resolution"], generator), *further).face.cpu()
-            given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}
-            drawn = session.run(list(OUTPUTS), given)
-            swap = task.swap(images, *further)
-            for (output, field), array in zip(OUTPUTS.items(), drawn, strict=True):
-                wanted = getattr(swap, field).permute(0, 2, 3, 1).cpu().numpy()
-                apart[output].append(float(np.abs(array - wanted).max()))
+            patches = noise(count, task.values["resolution"], generator)
+            for knobs in turned:
+                further = [torch.from_numpy(knob) for knob in knobs.values()]
+                # What the network draws of colourful noise is a face: the kind of picture it will be given.
+                images = task.swap(patches, *further).face.cpu()
+                given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}
+                drawn = session.run(list(OUTPUTS), given)
+                swap = task.swap(images, *further)
+                for (output, field), array in zip(OUTPUTS.items(), drawn, strict=True):
+                    wanted = getattr(swap, field).permute(0, 2, 3, 1).cpu().numpy()
+                    apart[output].append(float(np.abs(array - wanted).max()))
     except RUNTIME_ERRORS as error:
         raise DfmError(f"onnxruntime cannot run {path.name}: {str(error).splitlines()[0]}") from error
     return {output: float(np.max(values)) for output, values in apart.items()}

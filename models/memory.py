@@ -84,7 +84,7 @@ def changes(task: Task, batch_size: int, count: int = 3) -> list[Change]:
         return []
     holds, card = need(task, batch_size), task.device.type != "cpu"
     found: list[Change] = []
-    for key, value, cost in _candidates(task.values, batch_size, card):
+    for key, value, cost in _candidates(task.spec, task.values, batch_size, card):
         saves = _saves(task, holds, batch_size, key)
         if saves is None or saves >= WORTH * holds.total:
             found.append(_change(task.spec, key, value, saves, cost))
@@ -100,12 +100,14 @@ def changes_before(spec: ModelSpec, values: Values, device: str) -> list[Change]
     if not isinstance(task, SwapTask):
         return []
     card = not device.startswith("cpu")
-    weights = FLOAT * sum(weight.numel() for module in task.modules.values() for weight in module.parameters())
-    holds = _held(values, weights, weights, weights * (2 if values["adabelief"] else 1), card, None)
+    weights = FLOAT * sum(weight.numel() for weight in task.net.parameters())
+    moving = task.net.trained(values)
+    trained = FLOAT * sum(weight.numel() for part in moving for weight in task.modules[part].parameters())
+    holds = _held(values, weights, trained, trained * (2 if values["adabelief"] else 1), card, None)
     keys = ("lr_dropout", "models_opt_on_gpu", "adabelief")
     return [
         _change(spec, key, value, _saves_of_optimizer(values, holds, key), cost)
-        for key, value, cost in _candidates(values, 1, card)
+        for key, value, cost in _candidates(spec, values, 1, card)
         if key in keys
     ]
 
@@ -115,9 +117,14 @@ def _change(spec: ModelSpec, key: str, value: Any, saves: int | None, cost: str)
     return Change(f"--set {key}={row.show(value)}", saves, cost)
 
 
-def _candidates(values: Values, batch_size: int, card: bool) -> Iterator[tuple[str, Any, str]]:
-    """(key, value, cost) of every change that may save memory: first what gives the same faces, then what only takes
-    longer, then what the faces lose by."""
+def _candidates(spec: ModelSpec, values: Values, batch_size: int, card: bool) -> Iterator[tuple[str, Any, str]]:
+    """(key, value, cost) of every change of this model's options that may save memory."""
+    changeable = {row.key for row in spec.rows if row.ask != "fixed"}
+    return (idea for idea in _ideas(values, batch_size, card) if idea[0] in changeable)
+
+
+def _ideas(values: Values, batch_size: int, card: bool) -> Iterator[tuple[str, Any, str]]:
+    """First what gives the same faces, then what only takes longer, then what the faces lose by."""
     if card and values["lr_dropout"] == "y" and values["models_opt_on_gpu"]:
         yield "lr_dropout", "cpu", "the same faces, a little slower"
     if card and values["models_opt_on_gpu"]:
@@ -135,7 +142,7 @@ def _candidates(values: Values, batch_size: int, card: bool) -> Iterator[tuple[s
         ("true_face_power", "the result is less like src"),
         ("gan_power", "no fine skin detail from a GAN"),
     ):
-        if values[key]:
+        if values.get(key):
             yield key, type(values[key])(0), what
 
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.batch import SampleRequest
 from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
-from models.common import check_archi, pick
+from models.common import RUNNING, SESSION, check_archi, pick, swap_requests
 from models.net import SwapNet
-from models.running import HISTORY_KEYS
+from models.pages import swap_pages
+from models.recipe import Recipe
 from models.spec import ModelSpec
 from models.swap import SwapTask
-
-FACE_TYPES = {"h": "half_face", "mf": "midfull_face", "f": "full_face", "wf": "whole_face", "head": "head"}
+from models.terms import Inputs, against_artefacts
 
 
 class DF(SwapNet):
@@ -35,14 +34,14 @@ class DF(SwapNet):
         self.decoder_src = Decoder(width, values["d_dims"], values["d_mask_dims"], flags)
         self.decoder_dst = Decoder(width, values["d_dims"], values["d_mask_dims"], flags)
 
-    def code(self, x: Tensor, side: str) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
         code: Tensor = self.inter(self.encoder(x))
         return code
 
     def decoder_of(self, side: str) -> Decoder:
         return self.decoder_src if side == "src" else self.decoder_dst
 
-    def codes(self, x: Tensor) -> Tensor:
+    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.code(x, "src")
 
     def decode_both(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +66,7 @@ class LIAE(SwapNet):
         self.inter_B = Inter(self.encoder.length, width, 2 * width, low, flags)
         self.decoder = Decoder(4 * width, values["d_dims"], values["d_mask_dims"], flags)
 
-    def code(self, x: Tensor, side: str) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
         encoded = self.encoder(x)
         shared = self.inter_AB(encoded)
         return torch.cat((shared if side == "src" else self.inter_B(encoded), shared), 1)
@@ -75,7 +74,7 @@ class LIAE(SwapNet):
     def decoder_of(self, side: str) -> Decoder:
         return self.decoder
 
-    def codes(self, x: Tensor) -> Tensor:
+    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         encoded = self.encoder(x)
         shared = self.inter_AB(encoded)
         first = torch.cat((shared.chunk(2)[0], self.inter_B(encoded.chunk(2)[1])))
@@ -121,35 +120,23 @@ def make_adversaries(values: Values, net: SwapNet, generator: torch.Generator) -
     return {adversary.stem: adversary for adversary in found}
 
 
-def requests(values: Values) -> dict[str, SampleRequest]:
-    """The samples each side needs. Colour transfer and HSV shift are for src, as in DFL."""
-    common = {
-        "resolution": values["resolution"],
-        "face_type": FACE_TYPES[values["face_type"]],
-        "random_warp": values["random_warp"],
-        "uniform_yaw": values["uniform_yaw"],
-    }
-    colours = {"ct_mode": values["ct_mode"], "ct_from": "dst", "hsv_power": values["random_hsv_power"]}
-    return {
-        "src": SampleRequest(**common, flip=values["random_src_flip"], **colours),
-        "dst": SampleRequest(**common, flip=values["random_dst_flip"]),
-    }
+def beside(values: Values, inputs: Inputs, face: Tensor) -> list[Tensor]:
+    """Masked training leaves the surroundings to the GAN, which would fill them with dots."""
+    return [against_artefacts(face, inputs)] if values["gan_power"] and values["masked_training"] else []
 
 
+RECIPE = Recipe(make_net, make_adversaries, swap_pages, beside)
 SAEHD = ModelSpec(
     name="SAEHD",
-    rows=pick(
-        *("autobackup_hour", "write_preview_history", "choose_preview_history", "target_iter"),
-        *("random_src_flip", "random_dst_flip", "batch_size"),
+    rows=SESSION
+    + pick(
         *("resolution", "face_type", "archi", "ae_dims", "e_dims", "d_dims", "d_mask_dims"),
         *("masked_training", "eyes_mouth_prio", "uniform_yaw", "blur_out_mask"),
         *("models_opt_on_gpu", "adabelief", "lr_dropout", "random_warp", "random_hsv_power"),
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
-        *("ct_mode", "clipgrad", "pretrain", "backup_naming", "max_backups", "max_backups_gb", "collapse_guard"),
-        *("snapshot_interval", *HISTORY_KEYS),
-        *("augment_on", "cpu_cap", "pin_samples"),
-        *("use_cache", "folder_suffix", "image_type", "image_quality", "force_recache", "max_cache_gb"),
-    ),
-    requests=requests,
-    task=lambda spec, values, **where: SwapTask(spec, values, make_net, make_adversaries, **where),
+        *("ct_mode", "clipgrad", "pretrain"),
+    )
+    + RUNNING,
+    requests=swap_requests,
+    task=lambda spec, values, **where: SwapTask(spec, values, RECIPE, **where),
 )

@@ -8,7 +8,7 @@ so a larger batch takes larger steps into the same optimizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,20 +21,20 @@ from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 from core.options import Values
-from models.adversary import Adversary
-from models.net import SwapNet
-from models.running import preview_rows
+from models.net import OPTIMIZER
+from models.net import SwapNet as SwapNet
+from models.recipe import Recipe
 from models.spec import ModelSpec, PartError, Task
-from models.terms import Inputs, against_artefacts, background_style, contrast, face_style, of_src
+from models.terms import Inputs, background_style, contrast, face_style, of_src
 
 SIDES = ("src", "dst")
 LR_COS = 500  # DFL: the period of the learning rate where lr dropout is on
-WIDE = 256  # above this side a page has two columns
+CODES = 0x5EED_C0DE  # what is drawn for codes is drawn apart from what lr dropout draws of the same seed
 
 
 class SwapTask(Task):
-    """A swap network with its losses, adversaries and optimizers on one device. `make_net(values, generator)` builds
-    the network, `make_adversaries(values, net, generator)` what stands against it."""
+    """A swap network with its losses, adversaries and optimizers on one device. recipe: what this kind of model does
+    its own way."""
 
     loss_names = ("src_loss", "dst_loss")
 
@@ -42,8 +42,7 @@ class SwapTask(Task):
         self,
         spec: ModelSpec,
         values: Values,
-        make_net: Callable[[Values, torch.Generator], SwapNet],
-        make_adversaries: Callable[[Values, SwapNet, torch.Generator], dict[str, Adversary]],
+        recipe: Recipe,
         device: Any = "cpu",
         precision: str = "full",
         seed: int = 0,
@@ -51,14 +50,13 @@ class SwapTask(Task):
     ) -> None:
         super().__init__(spec, values)
         self._where: dict[str, Any] = {
-            "make_net": make_net, "make_adversaries": make_adversaries, "device": device, "precision": precision,
-            "seed": seed, "training": training,
+            "recipe": recipe, "device": device, "precision": precision, "seed": seed, "training": training
         }  # fmt: skip
+        self.recipe, self.precision, self.seed = recipe, precision, seed
         self.device = torch.device(device)
-        self.precision = precision
         generator = torch.Generator().manual_seed(seed)
-        self.net = make_net(values, generator).to(self.device)
-        self.adversaries = make_adversaries(values, self.net, generator) if training else {}
+        self.net = recipe.make_net(values, generator).to(self.device)
+        self.adversaries = recipe.make_adversaries(values, self.net, generator) if training else {}
         self.network_parts = self.net.parts
         self.modules: dict[str, nn.Module] = {part: self.net.get_submodule(part) for part in self.net.parts}
         self.optimizers: dict[str, Optimizer] = {}
@@ -66,8 +64,11 @@ class SwapTask(Task):
             trained = self.net.trained(values)
             for part, module in self.modules.items():
                 module.requires_grad_(part in trained)
-            self.optimizers["src_dst_opt"] = self._make_optimizer(dict(self.net.named_parameters()), trained, seed)
-        for number, adversary in enumerate(self.adversaries.values(), 1):
+            for number, (stem, parts) in enumerate(self.net.optimized(values).items()):
+                named = {name: w for name, w in self.net.named_parameters() if name.partition(".")[0] in parts}
+                self.optimizers[stem] = self._make_optimizer(named, trained, seed + number)
+        self.net_optimizers = tuple(self.optimizers.values())
+        for number, adversary in enumerate(self.adversaries.values(), len(self.optimizers)):
             adversary.net.to(self.device)
             self.modules[adversary.stem] = adversary.net
             named = {f"{adversary.scope}.{name}": weight for name, weight in adversary.net.named_parameters()}
@@ -78,7 +79,7 @@ class SwapTask(Task):
     def rebuild(self, values: Values) -> None:
         """Anew with other options: the network is a fresh one until `load`. What was held is given back first."""
         where = self._where
-        self.adversaries, self.modules, self.optimizers = {}, {}, {}
+        self.adversaries, self.modules, self.optimizers, self.net_optimizers = {}, {}, {}, ()
         del self.net
         memory.give_back(str(self.device))
         self.__init__(self.spec, values, **where)  # type: ignore[misc]
@@ -99,10 +100,10 @@ class SwapTask(Task):
 
     @property
     def optimizer(self) -> Optimizer:
-        """The network's own. Raises RuntimeError in a task that only draws."""
+        """The network's own, of those DFL's. Raises RuntimeError in a task that only draws."""
         if not self.optimizers:
             raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
-        return self.optimizers["src_dst_opt"]
+        return self.optimizers[OPTIMIZER]
 
     @property
     def torn(self) -> bool:
@@ -134,19 +135,31 @@ class SwapTask(Task):
         return torch.cat((src, dst))
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        self.optimizer.zero_grad()
+        first = self.optimizer
+        for optimizer in self.net_optimizers:
+            optimizer.zero_grad()
         inputs = self.inputs(batch)
         per_sample, hidden, face = self._losses(batch, inputs)
-        total = per_sample.sum() + hidden.sum()
+        total = per_sample.sum()
+        for term in hidden:
+            total = total + term.sum()
         total.backward()
         ok = total.detach().isfinite() if self.values.get("collapse_guard") else None
-        updated = self.optimizer.step(ok)
+        updated = first.step(ok)
+        for optimizer in self.net_optimizers[1:]:
+            optimizer.step(updated)
         if not self.values.get("pretrain"):
             self._train_adversaries(inputs, updated)
         if updated is not None:
             self.health = {"updated": updated, "contrast": contrast(face.detach(), inputs.target)}
         src, dst = per_sample.detach().chunk(2)
         return {"src_loss": src.mean(), "dst_loss": dst.mean()}
+
+    def draws(self) -> torch.Generator:
+        """For what is random in this iteration's codes: of seed and iteration alone, and on the CPU, so that it is the
+        same on every device, after a resumed run and at a second asking."""
+        mixed = (self.seed * 0x9E3779B1 + self.iteration) ^ CODES
+        return torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
 
     def losses(self, batch: Batch) -> Tensor:
         """(2N,) losses as they are displayed, src then dst, with their graph."""
@@ -175,16 +188,17 @@ class SwapTask(Task):
         warped = self.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
         return Inputs(warped, target, mask, losses.mask_blur(mask, resolution))
 
-    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """(2N,) displayed losses, src then dst; (N,) what the gradient follows besides, adversaries and what DFL sets
+    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, list[Tensor], Tensor]:
+        """(2N,) displayed losses, src then dst; terms that the gradient follows besides, adversaries and what DFL sets
         against their artefacts; and the faces drawn."""
         values, resolution = self.values, self.values["resolution"]
-        codes = self.net.codes(inputs.warped)
+        codes = self.net.codes(inputs.warped, self.draws())
         face, drawn_mask = self.net.decode_both(codes)
         face, shown, compared = face.contiguous(), inputs.target, face
         if values["masked_training"]:
             shown, compared = inputs.target * inputs.soft, face * inputs.soft
-        total = losses.image_loss(shown, compared, resolution) + losses.mask_loss(inputs.mask, drawn_mask)
+        total = losses.image_loss(shown, compared, resolution, self.recipe.both_scales)
+        total = total + losses.mask_loss(inputs.mask, drawn_mask)
         if values["eyes_mouth_prio"]:
             total = total + losses.eyes_mouth_loss(inputs.target, face, self.both(batch, "mask_em"))
         src_code, dst_code = codes.chunk(2)
@@ -192,71 +206,46 @@ class SwapTask(Task):
             total = total + of_src(power * face_style(self.net, dst_code, face, drawn_mask))
         if power := values.get("bg_style_power"):
             total = total + of_src(power * background_style(self.net, dst_code, inputs))
-        hidden = face.new_zeros(len(src_code))
+        hidden = []
         if judge := self.adversaries.get("code_discriminator"):
-            hidden = hidden + judge.fool(src_code)
+            hidden.append(judge.fool(src_code))
         if judge := self.adversaries.get("GAN"):
-            hidden = hidden + judge.fool(compared.chunk(2)[0])
-            if values["masked_training"]:
-                hidden = hidden + against_artefacts(face, inputs)
-        return total, hidden, face
+            hidden.append(judge.fool(compared if self.recipe.judges_dst else compared.chunk(2)[0]))
+        return total, hidden + self.recipe.beside(values, inputs, face), face
 
     def _train_adversaries(self, inputs: Inputs, ok: Tensor | None) -> None:
         """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
         what they need."""
         if not self.adversaries:
             return
+        both = self.recipe.judges_dst
         with torch.no_grad():
-            if "code_discriminator" in self.adversaries:
-                src_code, dst_code = self.net.codes(inputs.warped).chunk(2)
+            if both or "code_discriminator" in self.adversaries:
+                codes = self.net.codes(inputs.warped, self.draws())
             else:
-                src_code = self.net.code(inputs.warped.chunk(2)[0], "src")
+                codes = self.net.code(inputs.warped.chunk(2)[0], "src", self.draws())
         if judge := self.adversaries.get("code_discriminator"):
+            src_code, dst_code = codes.chunk(2)
             judge.step(real=dst_code, fake=src_code, ok=ok)
         if judge := self.adversaries.get("GAN"):
+            real, soft = (array if both else array.chunk(2)[0] for array in (inputs.target, inputs.soft))
             with torch.no_grad():
-                real, fake = inputs.target.chunk(2)[0], self.net.decoder_of("src").face(src_code)
+                decoder = self.net.decoder_of("src")
+                fake = self.net.faces_of_both(codes) if both else decoder.face(codes[: len(real)])
                 if self.values["masked_training"]:
-                    real, fake = (image * inputs.soft.chunk(2)[0] for image in (real, fake))
+                    real, fake = real * soft, fake * soft
             judge.step(real=real, fake=fake, ok=ok)
 
     @torch.inference_mode()
-    def swap(self, images: Any) -> Swap:
-        """The swap of dst images, on the task's device."""
+    def swap(self, images: Any, *knobs: Any, **named: Any) -> Swap:
+        """The swap of dst images, on the task's device. knobs: what the network takes besides (AMP: `morph_value`)."""
         x = self.upload(images, "target").contiguous(memory_format=CHANNELS_LAST)
-        code = self.net.code(x, "dst")
-        face, src_mask = self.net.decode(self.net.swap_code(code), "src")
-        return Swap(face, src_mask, self.net.decoder_of("dst").mask(code))
+        moved = [knob.to(self.device) if isinstance(knob, Tensor) else knob for knob in knobs]
+        return Swap(*self.net.swap(x, *moved, **named))
 
     @torch.inference_mode()
     def preview(self, batch: Batch) -> list[Page]:
-        """DFL's pages: `SAEHD`, `SAEHD masked`; above 256 px three of two columns for each.
-
-        Cells: S and D the targets, SS and DD their reconstructions, SD the swap. Masked: S, D by their own masks, DD by
-        its drawn mask, SD by both drawn masks (for head by src's only), SS whole.
-        """
-        resolution, title = self.values["resolution"], self.spec.name
-        count = preview_rows(self.values, len(batch.src.target))
-        src, dst, src_mask, dst_mask = (
-            self.upload(batch[side][name][:count], name).contiguous(memory_format=CHANNELS_LAST)
-            for name in ("target", "mask")
-            for side in SIDES
-        )
-        ss, _ = self.net.decode(self.net.code(src, "src"), "src")
-        dst_code = self.net.code(dst, "dst")
-        dd, dd_mask = self.net.decode(dst_code, "dst")
-        sd, sd_mask = self.net.decode(self.net.swap_code(dst_code), "src")
-        swap_mask = sd_mask if self.values["face_type"] == "head" else dd_mask * sd_mask
-        whole = {"S": src, "SS": ss, "D": dst, "DD": dd, "SD": sd}
-        masked = {"S": src * src_mask, "SS": ss, "D": dst * dst_mask, "DD": dd * dd_mask, "SD": sd * swap_mask}
-        layout: dict[str, tuple[str, ...]] = {"": ("S", "SS", "D", "DD", "SD")}
-        if resolution > WIDE:
-            layout = {" src-src": ("S", "SS"), " dst-dst": ("D", "DD"), " pred": ("D", "SD")}
-        return [
-            (title + kind + ending, rows_of([cells[column] for column in columns]))
-            for kind, cells in (("", whole), (" masked", masked))
-            for ending, columns in layout.items()
-        ]
+        return self.recipe.pages(self, batch)
 
     def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         networks = {stem: state(module, copy) for stem, module in self.modules.items()}
@@ -309,11 +298,3 @@ class SwapTask(Task):
             elif optimizer.torn:
                 optimizer.forget()
         return notes
-
-
-def rows_of(columns: list[Tensor]) -> list[list[np.ndarray]]:
-    """Columns of images (N, C, H, W) [0, 1] -> N rows of (H, W, C) uint8 cells."""
-    pictures = [
-        (column.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy() for column in columns
-    ]
-    return [list(row) for row in zip(*pictures, strict=True)]

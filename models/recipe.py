@@ -1,0 +1,41 @@
+"""Recipe: what the trainings of swap networks differ in, besides network and options. `models.swap` does the rest.
+
+A new kind of model is a SwapNet, rows and a Recipe; a difference that no model had before is one more field here, with
+a default that leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from core.batch import Batch, Page
+from core.options import Values
+from models.adversary import Adversary
+from models.net import SwapNet
+from models.terms import Inputs
+
+if TYPE_CHECKING:
+    from models.swap import SwapTask
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """make_net(values, generator): the network, its weights drawn from the generator. make_adversaries(values, net,
+    generator): what stands against it, by the stem of its file. pages(task, batch): the preview.
+
+    beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
+    (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
+    judges_dst: whether the GAN sees dst's faces as well as src's.
+    """
+
+    make_net: Callable[[Values, torch.Generator], SwapNet]
+    make_adversaries: Callable[[Values, SwapNet, torch.Generator], dict[str, Adversary]]
+    pages: Callable[[SwapTask, Batch], list[Page]]
+    beside: Callable[[Values, Inputs, Tensor], list[Tensor]]
+    both_scales: bool = False
+    judges_dst: bool = False
