@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from models.amp import AMP
 from models.saehd import SAEHD
 from models.spec import ModelSpec, PartError, Task
 
-MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (SAEHD,)}
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (SAEHD, AMP)}
 
 __all__ = ["MODELS", "ModelSpec", "PartError", "Task"]

@@ -62,6 +62,14 @@ def against_artefacts(face: Tensor, inputs: Inputs) -> Tensor:
     return 1e-6 * losses.total_variation(drawn) + 0.02 * losses.mean_square(target * outside, drawn * outside)
 
 
+def around_dst(face: Tensor, inputs: Inputs) -> Tensor:
+    """What AMP asks of dst's surroundings: 0.1 of the error outside the soft mask and 1e-6 of the total variation there.
+    face: (2N, C, H, W) as drawn."""
+    drawn, target, outside = face.chunk(2)[1], inputs.target.chunk(2)[1], 1 - inputs.soft.chunk(2)[1]
+    drawn = drawn * outside
+    return 0.1 * losses.mean_square(target * outside, drawn) + 1e-6 * losses.total_variation(drawn)
+
+
 @torch.no_grad()
 def contrast(face: Tensor, target: Tensor) -> Tensor:
     """Standard deviation within the drawn faces (2N, C, H, W), src before dst, over that within their targets, 0-d, of

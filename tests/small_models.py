@@ -11,6 +11,7 @@ from models import MODELS, Task
 
 SIZES: dict[str, dict[str, Any]] = {
     "SAEHD": {"archi": "df-ud", "face_type": "wf", "ae_dims": 8, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4},
+    "AMP": {"face_type": "wf", "ae_dims": 8, "inter_dims": 12, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4},
 }
 """Smaller than the prompts allow: a stored model is believed."""
 

@@ -1,0 +1,231 @@
+"""AMP: one decoder for both persons and a code that can be turned from dst to src by degrees.
+
+Each of a code's channels is of inter_src or of inter_dst. While training, src's faces have a random share
+`morph_factor` of their channels from inter_src, drawn anew for each face and iteration, and dst's faces none. So the
+decoder learns to draw any mixture, and a swap takes as much of src as its `morph_value` says. The two inters are random
+and stay so: what a channel means is learned by encoder and decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.batch import Batch, Page
+from core.nn import CHANNELS_LAST, Decoder, Encoder, Inter, init_weights
+from core.options import Answers, Option, Values
+from models.adversary import Adversary, PatchDiscriminator
+from models.common import RUNNING, SESSION, altered, fixed, pick, swap_requests
+from models.net import OPTIMIZER, SwapNet
+from models.pages import rows_of, swap_area
+from models.recipe import Recipe
+from models.spec import ModelSpec
+from models.swap import SwapTask
+from models.terms import Inputs, against_artefacts, around_dst
+
+FLAGS = "utd"
+STEP = 32  # pixels of the input for each of a code's
+INTERS = ("inter_src", "inter_dst")
+INTERS_OPTIMIZER = "facesmith_inters_opt"
+"""The file of the optimizer that moves the inters, where `train_inters` is on: DFL's holds no moments of theirs."""
+MORPH_LIST = (0.25, 0.5, 0.65, 0.75, 1.0)
+
+
+class AmpNet(SwapNet):
+    """dst code = inter_dst(encoder(x)); src code = as many random channels of it as `morph_factor` says replaced by those
+    of inter_src(encoder(x)). Without a generator the first channels are replaced."""
+
+    knobs = {"morph_value": (0.0, 0.35, 1.0)}
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        resolution, inputs, self.channels = values["resolution"], values["ae_dims"], values["inter_dims"]
+        self.encoder = Encoder(3, values["e_dims"], resolution, FLAGS, bottleneck=inputs)
+        self.inter_src = Inter(inputs, 0, self.channels, resolution // STEP, FLAGS)
+        self.inter_dst = Inter(inputs, 0, self.channels, resolution // STEP, FLAGS)
+        self.decoder = Decoder(self.channels, values["d_dims"], values["d_mask_dims"], FLAGS, mask_first=True)
+        self.of_src = int(self.channels * values["morph_factor"])
+        self.register_buffer("channel", torch.arange(self.channels, dtype=torch.float32), persistent=False)
+        self.channel: Tensor
+
+    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
+        encoded = self.encoder(x)
+        own: Tensor = self.inter_dst(encoded)
+        return own if side == "dst" else mix(self.inter_src(encoded), own, self.random_share(len(x), generator))
+
+    def decoder_of(self, side: str) -> Decoder:
+        return self.decoder
+
+    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        encoded = self.encoder(x)
+        own, dst = self.inter_dst(encoded).chunk(2)
+        src = self.inter_src(encoded.chunk(2)[0])
+        return torch.cat((mix(src, own, self.random_share(len(src), generator)), dst))
+
+    def decode_both(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(codes, "dst")
+
+    def faces_of_both(self, codes: Tensor) -> Tensor:
+        return self.decoder.face(codes)
+
+    def codes_of_dst(self, x: Tensor, morph_value: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """morph_value: how much of the swap is src's, [0, 1]; a tensor (1,), or (N,) with one for each face. Raises
+        ValueError for a number outside."""
+        if isinstance(morph_value, (int, float)):
+            if not 0 <= morph_value <= 1:
+                raise ValueError(f"morph_value: got {morph_value}, allowed is a number from 0 (dst) to 1 (src).")
+            morph_value = torch.tensor([float(morph_value)], device=x.device)
+        encoded = self.encoder(x)
+        own = self.inter_dst(encoded)
+        return own, mix(self.inter_src(encoded), own, self.share(morph_value))
+
+    def share(self, morph_value: Tensor) -> Tensor:
+        """(K,) -> (K, channels, 1, 1): 1 for the channels of src, which are the first, 0 for the others."""
+        count = (morph_value * self.channels).floor().view(-1, 1)
+        return (count - self.channel).clamp(0, 1).view(-1, self.channels, 1, 1)
+
+    def random_share(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """(count, channels, 1, 1): 1 for the channels of src, as many for each face, drawn by `generator`."""
+        device = self.channel.device
+        if generator is None:
+            return (self.channel < self.of_src).to(torch.float32).view(1, -1, 1, 1)
+        order = torch.rand(count, self.channels, generator=generator).argsort(1)
+        share = torch.zeros(count, self.channels).scatter_(1, order[:, : self.of_src], 1.0)
+        return share.view(count, -1, 1, 1).to(device)
+
+    def trained(self, values: Values) -> tuple[str, ...]:
+        return tuple(part for part in self.parts if part not in INTERS or values["train_inters"])
+
+    def optimized(self, values: Values) -> dict[str, tuple[str, ...]]:
+        own = {OPTIMIZER: tuple(part for part in self.parts if part not in INTERS)}
+        return own | ({INTERS_OPTIMIZER: INTERS} if values["train_inters"] else {})
+
+
+def mix(src: Tensor, dst: Tensor, share: Tensor) -> Tensor:
+    """Channels of `src` where share is 1, of `dst` where it is 0."""
+    return src * share + dst * (1 - share)
+
+
+def make_net(values: Values, generator: torch.Generator) -> AmpNet:
+    """The network with fresh weights drawn from `generator`. Raises ValueError for sizes it cannot have."""
+    if values["resolution"] < STEP or values["resolution"] % STEP:
+        raise ValueError(f"resolution: got {values['resolution']}, allowed are multiples of {STEP}.")
+    net = AmpNet(values)
+    init_weights(net, generator)
+    return net
+
+
+def make_adversaries(values: Values, _: SwapNet, generator: torch.Generator) -> dict[str, Adversary]:
+    """The GAN, if its power is not 0. Its loss is the mean over eight maps: two each of four kinds of examples."""
+    if not values["gan_power"]:
+        return {}
+    patches = PatchDiscriminator(values["gan_patch_size"], 3, values["gan_dims"])
+    init_weights(patches, generator)
+    return {"GAN": Adversary("GAN", "GAN_opt", "GAN", patches, values["gan_power"], share=1 / 8)}
+
+
+def beside(values: Values, inputs: Inputs, face: Tensor) -> list[Tensor]:
+    """dst's surroundings count a little in any case, since the swap is put into them; src's with a GAN."""
+    return [around_dst(face, inputs), *([against_artefacts(face, inputs)] if values["gan_power"] else [])]
+
+
+def morph_pages(task: SwapTask, batch: Batch) -> list[Page]:
+    """DFL's pages, each of the first face of src and of dst: `AMP morph 1.0` (S, D, DD by its mask; SS, DD, SD),
+    `AMP morph list` (DD, SD at 0.25, 0.5; 0.65, 0.75, 1) and the same masked.
+
+    The first page's swap is at `preview_mf`. The encoder sees each face once, and all drawings are one batch.
+    """
+    net = task.net
+    assert isinstance(net, AmpNet)
+    first = float(task.values["preview_mf"])
+    x = torch.cat([task.upload(batch[side].target[:1], "target") for side in ("src", "dst")])
+    encoded = net.encoder(x.contiguous(memory_format=CHANNELS_LAST))
+    from_src, from_dst = net.inter_src(encoded), net.inter_dst(encoded)
+    morphs = list(dict.fromkeys((0.0, *MORPH_LIST, first)))
+    shares = torch.cat((net.random_share(1, task.draws()), net.share(torch.tensor(morphs, device=task.device))))
+    places = [0] + [1] * len(morphs)  # which face each share is of: src, then dst
+    faces, masks = net.decode(mix(from_src[places], from_dst[places], shares), "src")
+    areas = [swap_area(task, masks[1:2], mask) for mask in masks[1:].split(1)]
+    areas[0] = masks[1:2]  # of dst itself
+    drawn = dict(zip(morphs, faces[1:].split(1), strict=True))
+    cut = {morph: drawn[morph] * area for morph, area in zip(morphs, areas, strict=True)}
+    src, dst = x.split(1)
+    title = task.spec.name
+    pages = {f"{title} morph {first}": [[src, dst, cut[0.0]], [faces[:1], drawn[0.0], drawn[first]]]}
+    for ending, cells in (("", drawn), (" masked", cut)):
+        line = [cells[morph] for morph in (0.0, *MORPH_LIST)]
+        pages[f"{title} morph list{ending}"] = [line[:3], line[3:]]
+    return [(name, [rows_of(row)[0] for row in rows]) for name, rows in pages.items()]
+
+
+def tidy_resolution(resolution: int, _: Answers) -> int:
+    return resolution // STEP * STEP
+
+
+OWN = (
+    Option(
+        "inter_dims", "int", "Inter dimensions",
+        "Number of channels of the code, which are of src or of dst.",
+        advice="No fewer than AutoEncoder dimensions. More is finer and costs memory: it is the width of the decoder's "
+        "input.",
+        default=1024, low=32, high=2048, ask="create", group="network",
+    ),
+    Option(
+        "morph_factor", "float", "Morph factor.",
+        "The share of src's code that is src's own while training; the rest is taken from what dst's part makes of "
+        "src's face.",
+        advice="0.5 suits most pairs. Less and the swap keeps more of dst.",
+        default=0.5, low=0.1, high=0.5, shown="0.1 .. 0.5", ask="create", group="network",
+    ),
+    Option(
+        "preview_mf", "float", "Preview morph factor.",
+        "How much of src the swap on the first preview page has. The page of the list always shows the same five.",
+        advice="What you will merge with.",
+        default=1.0, low=0.0, high=1.0, shown="0 .. 1", ask="advance", stored=False, group="session",
+    ),
+    Option(
+        "train_inters", "bool", "Train the inters",
+        "Beyond DeepFaceLab: moves the two inters too, which in AMP stay random for ever. Their optimizer has a file "
+        "of its own (facesmith_inters_opt.npy), so that DeepFaceLab reads the model as any other; a run without this "
+        "leaves the inters as they are.",
+        advice="An experiment; it needs memory for them. Give it at every start.",
+        default=False, ask="advance", stored=False, group="training",
+    ),
+)  # fmt: skip
+
+RESOLUTION = altered(
+    "resolution", default=224, tidy=tidy_resolution,
+    help="Side of the square face the network learns, in pixels, rounded down to a multiple of 32.",
+)  # fmt: skip
+FACE_TYPE = altered(
+    "face_type", default="wf", choices=("f", "wf", "head"),
+    help="How much of the head is learned: f full face from brow to chin, wf whole face with forehead, head with hair. "
+    "Your facesets must show at least as much.",
+    advice="wf is the usual choice; head wants XSeg masks and a high resolution.",
+)  # fmt: skip
+RANDOM_WARP = altered(
+    "random_warp",
+    advice="On for most of the training, until the faces hardly get clearer; then off for sharpness.",
+)
+SRC_FLIP = altered(
+    "random_src_flip",
+    advice="Helps when src lacks one side of the face. A mirrored face is a slightly different person, so leave it off "
+    "when src covers all directions.",
+)
+LR_DROPOUT = altered("lr_dropout", forced=None)
+
+AMP = ModelSpec(
+    name="AMP",
+    rows=tuple({"random_src_flip": SRC_FLIP, "batch_size": altered("batch_size", default=8, default_text="8")}.get(
+        row.key, row) for row in SESSION)
+    + (RESOLUTION, FACE_TYPE, *pick("ae_dims"), OWN[0], *pick("e_dims", "d_dims", "d_mask_dims"), OWN[1])
+    + (*pick("uniform_yaw", "blur_out_mask", "lr_dropout", "models_opt_on_gpu"), RANDOM_WARP)
+    + pick("gan_power", "gan_patch_size", "gan_dims", "ct_mode", "clipgrad")
+    + OWN[2:]
+    + RUNNING
+    + fixed(adabelief=True, masked_training=True, eyes_mouth_prio=True),
+    requests=swap_requests,
+    task=lambda spec, values, **where: SwapTask(
+        spec, values, Recipe(make_net, make_adversaries, morph_pages, beside, both_scales=True, judges_dst=True), **where
+    ),
+)  # fmt: skip
