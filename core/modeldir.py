@@ -174,7 +174,8 @@ class ModelDir:
 
     def files(self) -> list[Path]:
         """The model's files as last saved (parts, data.dat, summary, run state), without folders, pictures and lock."""
-        pattern = re.compile(re.escape(self.full_name) + rf"_((?!facesmith_).*\.(npy|dat|txt)|{re.escape(STATE)})$")
+        own = rf"facesmith_(?!new_|old_)\w+\.npy|{re.escape(STATE)}"
+        pattern = re.compile(re.escape(self.full_name) + rf"_((?!facesmith_).*\.(npy|dat|txt)|{own})$")
         return sorted(path for path in self.folder.iterdir() if pattern.match(path.name) and path.is_file())
 
     def backup(self, rules: BackupRules = RULES, now: Callable[[], datetime] = datetime.now) -> Path:

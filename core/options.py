@@ -216,8 +216,10 @@ def find(rows: Iterable[Option], key: str) -> Option:
     names = {alias: row for row in table.values() for alias in row.aliases} | table
     if key in names:
         return names[key]
-    near = difflib.get_close_matches(key[:80], names, 3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {', '.join(table)}."
+    known = [name for name, row in names.items() if row.ask != "fixed"]
+    near = difflib.get_close_matches(key[:80], known, 3)
+    options = ", ".join(name for name, row in table.items() if row.ask != "fixed")
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {options}."
     raise OptionError(f"{shown(key)} is not an option of this model.{hint}")
 
 

@@ -20,11 +20,12 @@ from core.options import OptionError
 from mainscripts.verb import EXIT_USAGE, refuse
 
 SIZES = ("ae_dims", "e_dims", "d_dims", "d_mask_dims")
+ARCHI = "df-ud"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="SAEHD", metavar="CLASS", help="the kind of model (%(default)s)")
-    parser.add_argument("--archi", default="df-ud", help="architecture (%(default)s)")
+    parser.add_argument("--archi", help=f"architecture, of models that have several ({ARCHI})")
     parser.add_argument("--resolution", type=int, default=128, metavar="N", help="pixels (%(default)s)")
     for key, size in zip(SIZES, (128, 48, 48, 16), strict=True):
         flag = f"--{key.replace('_', '-')}"
@@ -50,11 +51,13 @@ def run(args: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    given = {key: getattr(args, key) for key in (*SIZES, "archi", "resolution", "batch_size")}
+    spec = MODELS[args.model]
+    given = {key: getattr(args, key) for key in (*SIZES, "resolution", "batch_size")}
     given["face_type"] = "wf"
+    if args.archi or any(row.key == "archi" for row in spec.rows):
+        given["archi"] = args.archi or ARCHI
     try:
         given |= dict(_split(text) for text in args.sets)
-        spec = MODELS[args.model]
         values = spec.resolve(given)
         task = spec.build(values, device=args.device, precision=args.precision)
     except (OptionError, ValueError, RuntimeError) as error:
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "bench": "step",
         "model": spec.name,
-        "archi": values["archi"],
+        "archi": values.get("archi", ""),
         "resolution": values["resolution"],
         "batch": values["batch_size"],
         "precision": args.precision,
@@ -81,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result), flush=True)
     else:
         print(
-            "{model} {archi} {resolution} px, batch {batch}, {precision}, {device}: {ms} ms an iteration "
-            "({ms_min} to {ms_max}), floor {floor_ms} ms, ratio {ratio}".format(**result),
+            "{model}{kind} {resolution} px, batch {batch}, {precision}, {device}: {ms} ms an iteration "
+            "({ms_min} to {ms_max}), floor {floor_ms} ms, ratio {ratio}".format(
+                kind=f" {result['archi']}" if result["archi"] else "", **result
+            ),
             flush=True,
         )
     return 0

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     exact = truth(identity(0), identity(1), HELD_OUT_SEED, args.held_out, resolution, face_type)
     face = exact.dst_mask * exact.swap_mask
     task = spec.build(values, seed=args.seed)
-    base = {"bench": "swap", "model": spec.name, "archi": values["archi"], "resolution": resolution}
+    base = {"bench": "swap", "model": spec.name, "archi": values.get("archi", ""), "resolution": resolution}
     _report(args, {**base, "iteration": 0, "drawn": "unswapped", **swap_errors(exact.dst, exact.swap, face)})
     with tempfile.TemporaryDirectory() as folder:
         write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)

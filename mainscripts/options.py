@@ -36,6 +36,12 @@ both flips and `uniform_yaw` on; `random_warp`, `lr_dropout`, `random_hsv_power`
 `ct_mode` off. The summary shows them as overrides; the choices come back when pretraining is switched off, which
 also starts the iteration counter and the inters anew. `true_face_power` is not forced off, as in DeepFaceLab, though
 its network rests meanwhile: leave it at 0 while pretraining.
+
+## A training of AMP
+
+AMP asks less: it always has AdaBelief, masked training and priority of eyes and mouth, and knows neither pretraining
+nor styles. Its first stage is src on both sides (launcher `6) train AMP SRC-SRC`), until the previews are clear; then
+the pair. After that the order above holds: warp off, `lr_dropout`, GAN.
 """
 
 

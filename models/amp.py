@@ -8,6 +8,8 @@ and stay so: what a channel means is learned by encoder and decoder.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from core.batch import Batch, Page
 from core.nn import CHANNELS_LAST, Decoder, Encoder, Inter, init_weights
 from core.options import Answers, Option, Values
 from models.adversary import Adversary, PatchDiscriminator
-from models.common import RUNNING, SESSION, altered, fixed, pick, swap_requests
+from models.common import RUNNING, altered, fixed, pick, swap_requests
 from models.net import OPTIMIZER, SwapNet
 from models.pages import rows_of, swap_area
 from models.recipe import Recipe
@@ -32,10 +34,10 @@ MORPH_LIST = (0.25, 0.5, 0.65, 0.75, 1.0)
 
 
 class AmpNet(SwapNet):
-    """dst code = inter_dst(encoder(x)); src code = as many random channels of it as `morph_factor` says replaced by those
-    of inter_src(encoder(x)). Without a generator the first channels are replaced."""
+    """dst code = inter_dst(encoder(x)); src code = the same, with a random share `morph_factor` of its channels replaced
+    by those of inter_src(encoder(x)). Without a generator the first ones are."""
 
-    knobs = {"morph_value": (0.0, 0.35, 1.0)}
+    knobs = MappingProxyType({"morph_value": (0.0, 0.35, 1.0)})
 
     def __init__(self, values: Values) -> None:
         super().__init__()
@@ -45,8 +47,8 @@ class AmpNet(SwapNet):
         self.inter_dst = Inter(inputs, 0, self.channels, resolution // STEP, FLAGS)
         self.decoder = Decoder(self.channels, values["d_dims"], values["d_mask_dims"], FLAGS, mask_first=True)
         self.of_src = int(self.channels * values["morph_factor"])
-        self.register_buffer("channel", torch.arange(self.channels, dtype=torch.float32), persistent=False)
-        self.channel: Tensor
+        self.register_buffer("index", torch.arange(self.channels, dtype=torch.float32), persistent=False)
+        self.index: Tensor
 
     def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
         encoded = self.encoder(x)
@@ -68,7 +70,7 @@ class AmpNet(SwapNet):
     def faces_of_both(self, codes: Tensor) -> Tensor:
         return self.decoder.face(codes)
 
-    def codes_of_dst(self, x: Tensor, morph_value: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def codes_of_dst(self, x: Tensor, morph_value: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
         """morph_value: how much of the swap is src's, [0, 1]; a tensor (1,), or (N,) with one for each face. Raises
         ValueError for a number outside."""
         if isinstance(morph_value, (int, float)):
@@ -82,16 +84,17 @@ class AmpNet(SwapNet):
     def share(self, morph_value: Tensor) -> Tensor:
         """(K,) -> (K, channels, 1, 1): 1 for the channels of src, which are the first, 0 for the others."""
         count = (morph_value * self.channels).floor().view(-1, 1)
-        return (count - self.channel).clamp(0, 1).view(-1, self.channels, 1, 1)
+        return (count - self.index).clamp(0, 1).view(-1, self.channels, 1, 1)
 
     def random_share(self, count: int, generator: torch.Generator | None) -> Tensor:
         """(count, channels, 1, 1): 1 for the channels of src, as many for each face, drawn by `generator`."""
-        device = self.channel.device
+        device = self.index.device
         if generator is None:
-            return (self.channel < self.of_src).to(torch.float32).view(1, -1, 1, 1)
+            return (self.index < self.of_src).to(torch.float32).view(1, -1, 1, 1)
         order = torch.rand(count, self.channels, generator=generator).argsort(1)
         share = torch.zeros(count, self.channels).scatter_(1, order[:, : self.of_src], 1.0)
-        return share.view(count, -1, 1, 1).to(device)
+        # As samples are uploaded (`SwapTask.upload`): a copy that waits would have the host wait for the last step.
+        return share.view(count, -1, 1, 1).to(device, non_blocking=device.type == "cuda")
 
     def trained(self, values: Values) -> tuple[str, ...]:
         return tuple(part for part in self.parts if part not in INTERS or values["train_inters"])
@@ -165,23 +168,22 @@ def tidy_resolution(resolution: int, _: Answers) -> int:
 OWN = (
     Option(
         "inter_dims", "int", "Inter dimensions",
-        "Number of channels of the code, which are of src or of dst.",
-        advice="No fewer than AutoEncoder dimensions. More is finer and costs memory: it is the width of the decoder's "
-        "input.",
+        "Number of channels of the code, each of which is src's or dst's.",
+        advice="No fewer than AutoEncoder dimensions. More is finer and costs memory: it is the width of what the "
+        "decoder is given.",
         default=1024, low=32, high=2048, ask="create", group="network",
     ),
     Option(
         "morph_factor", "float", "Morph factor.",
-        "The share of src's code that is src's own while training; the rest is taken from what dst's part makes of "
-        "src's face.",
-        advice="0.5 suits most pairs. Less and the swap keeps more of dst.",
+        "Which share of the code of src's faces is of inter_src while training; the rest is of inter_dst.",
+        advice="0.5 suits most pairs. With less the swap keeps more of dst.",
         default=0.5, low=0.1, high=0.5, shown="0.1 .. 0.5", ask="create", group="network",
     ),
     Option(
         "preview_mf", "float", "Preview morph factor.",
         "How much of src the swap on the first preview page has. The page of the list always shows the same five.",
         advice="What you will merge with.",
-        default=1.0, low=0.0, high=1.0, shown="0 .. 1", ask="advance", stored=False, group="session",
+        default=1.0, low=0.0, high=1.0, ask="advance", stored=False, group="session",
     ),
     Option(
         "train_inters", "bool", "Train the inters",
@@ -191,41 +193,43 @@ OWN = (
         advice="An experiment; it needs memory for them. Give it at every start.",
         default=False, ask="advance", stored=False, group="training",
     ),
+    altered(
+        "random_src_flip",
+        advice="Helps when src lacks one side of the face. A mirrored face is a slightly different person, so leave it "
+        "off when src covers all directions.",
+    ),
+    altered("batch_size", default=8, default_text="8"),
+    altered(
+        "resolution", default=224, tidy=tidy_resolution,
+        help="Side of the square face the network learns, in pixels, rounded down to a multiple of 32.",
+    ),
+    altered(
+        "face_type", default="wf", choices=("f", "wf", "head"),
+        help="How much of the head is learned: f full face from brow to chin, wf whole face with forehead, head with "
+        "hair. Your facesets must show at least as much.",
+        advice="wf is the usual choice; head wants XSeg masks and a high resolution.",
+    ),
+    altered("uniform_yaw", advice="For the early part of a training whose facesets have few profiles."),
+    altered(
+        "random_warp",
+        advice="On for most of the training, until the faces hardly get clearer; then off for sharpness.",
+    ),
 )  # fmt: skip
 
-RESOLUTION = altered(
-    "resolution", default=224, tidy=tidy_resolution,
-    help="Side of the square face the network learns, in pixels, rounded down to a multiple of 32.",
-)  # fmt: skip
-FACE_TYPE = altered(
-    "face_type", default="wf", choices=("f", "wf", "head"),
-    help="How much of the head is learned: f full face from brow to chin, wf whole face with forehead, head with hair. "
-    "Your facesets must show at least as much.",
-    advice="wf is the usual choice; head wants XSeg masks and a high resolution.",
-)  # fmt: skip
-RANDOM_WARP = altered(
-    "random_warp",
-    advice="On for most of the training, until the faces hardly get clearer; then off for sharpness.",
-)
-SRC_FLIP = altered(
-    "random_src_flip",
-    advice="Helps when src lacks one side of the face. A mirrored face is a slightly different person, so leave it off "
-    "when src covers all directions.",
-)
-LR_DROPOUT = altered("lr_dropout", forced=None)
+RECIPE = Recipe(make_net, make_adversaries, morph_pages, beside, both_scales=True, judges_dst=True)
 
 AMP = ModelSpec(
     name="AMP",
-    rows=tuple({"random_src_flip": SRC_FLIP, "batch_size": altered("batch_size", default=8, default_text="8")}.get(
-        row.key, row) for row in SESSION)
-    + (RESOLUTION, FACE_TYPE, *pick("ae_dims"), OWN[0], *pick("e_dims", "d_dims", "d_mask_dims"), OWN[1])
-    + (*pick("uniform_yaw", "blur_out_mask", "lr_dropout", "models_opt_on_gpu"), RANDOM_WARP)
-    + pick("gan_power", "gan_patch_size", "gan_dims", "ct_mode", "clipgrad")
-    + OWN[2:]
+    rows=pick(
+        *("autobackup_hour", "write_preview_history", "choose_preview_history", "target_iter"),
+        *("random_src_flip", "random_dst_flip", "batch_size"),
+        *("resolution", "face_type", "ae_dims", "inter_dims", "e_dims", "d_dims", "d_mask_dims", "morph_factor"),
+        *("uniform_yaw", "blur_out_mask", "lr_dropout", "models_opt_on_gpu", "random_warp"),
+        *("gan_power", "gan_patch_size", "gan_dims", "ct_mode", "clipgrad", "preview_mf", "train_inters"),
+        own=OWN,
+    )
     + RUNNING
     + fixed(adabelief=True, masked_training=True, eyes_mouth_prio=True),
     requests=swap_requests,
-    task=lambda spec, values, **where: SwapTask(
-        spec, values, Recipe(make_net, make_adversaries, morph_pages, beside, both_scales=True, judges_dst=True), **where
-    ),
-)  # fmt: skip
+    task=lambda spec, values, **where: SwapTask(spec, values, RECIPE, **where),
+)

@@ -7,7 +7,7 @@ silently; these rows ask again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -315,9 +315,11 @@ STYLE = (
 ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *RUNNING)}
 
 
-def pick(*keys: str, **defaults: Any) -> tuple[Option, ...]:
-    """The rows of `keys` in that order, with other defaults where given. Raises KeyError for a row that is not here."""
-    return tuple(replace(ROWS[key], default=defaults[key]) if key in defaults else ROWS[key] for key in keys)
+def pick(*keys: str, own: Iterable[Option] = (), **defaults: Any) -> tuple[Option, ...]:
+    """The rows of `keys` in that order, a model's own before the shared ones, with other defaults where given. Raises
+    KeyError for a row that is neither."""
+    rows = ROWS | {row.key: row for row in own}
+    return tuple(replace(rows[key], default=defaults[key]) if key in defaults else rows[key] for key in keys)
 
 
 def altered(key: str, **fields: Any) -> Option:

@@ -63,8 +63,8 @@ def against_artefacts(face: Tensor, inputs: Inputs) -> Tensor:
 
 
 def around_dst(face: Tensor, inputs: Inputs) -> Tensor:
-    """What AMP asks of dst's surroundings: 0.1 of the error outside the soft mask and 1e-6 of the total variation there.
-    face: (2N, C, H, W) as drawn."""
+    """What AMP asks of dst's surroundings: 0.1 of the error outside the soft mask and 1e-6 of the total variation
+    there. face: (2N, C, H, W) as drawn."""
     drawn, target, outside = face.chunk(2)[1], inputs.target.chunk(2)[1], 1 - inputs.soft.chunk(2)[1]
     drawn = drawn * outside
     return 0.1 * losses.mean_square(target * outside, drawn) + 1e-6 * losses.total_variation(drawn)

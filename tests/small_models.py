@@ -15,12 +15,21 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """Smaller than the prompts allow: a stored model is believed."""
 
+GAN: dict[str, Any] = {"gan_power": 0.1, "gan_dims": 4, "gan_patch_size": 8, "lr_dropout": "y", "clipgrad": True}
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "SAEHD": GAN | {"true_face_power": 0.01, "eyes_mouth_prio": True, "face_style_power": 1.0, "bg_style_power": 1.0},
+    "AMP": GAN,
+}
+"""Options that switch on all that has a state of its own."""
+
 
 def small(name: str, seed: int = 0, training: bool = True, **changes: Any) -> Task:
     """Model `name`, 64 px, batches of 2, with other options where given."""
     spec = MODELS[name]
-    stored = {"resolution": 64, "batch_size": 2, **SIZES[name]}
-    return spec.build(spec.resolve(changes, stored), seed=seed, training=training)
+    kept = {row.key for row in spec.rows if row.stored}
+    stored = {"resolution": 64, "batch_size": 2, **SIZES[name]} | {k: v for k, v in changes.items() if k in kept}
+    given = {key: value for key, value in changes.items() if key not in kept}
+    return spec.build(spec.resolve(given, stored), seed=seed, training=training)
 
 
 def random_batch(task: Task, seed: int = 0, count: int = 2) -> Batch:

@@ -24,10 +24,10 @@ LINUX = sorted((ROOT / "bat" / "linux").glob("*.sh"))
 SHARED = {"env", "end"}  # called by launchers, no launchers themselves
 LAUNCHERS = [path.stem for path in LINUX if path.stem not in SHARED]
 MODEL = ["--model-dir", "WORKSPACE/model", "--model", "SAEHD"]
-TRAIN = [
-    "main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned",
-    "--training-data-dst-dir", "WORKSPACE/data_dst/aligned", "--pretraining-data-dir", "PRETRAIN", *MODEL,
-]  # fmt: skip
+AMP = [*MODEL[:-1], "AMP"]
+SRC = ["main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned", "--training-data-dst-dir"]
+PAIR = [*SRC, "WORKSPACE/data_dst/aligned"]
+TRAIN = [*PAIR, "--pretraining-data-dir", "PRETRAIN", *MODEL]
 UTILS = {
     f"{number}_data_{side}_util_faceset_{work}": [
         "main.py", "util", "--input-dir", f"WORKSPACE/data_{side}/aligned", flag
@@ -55,6 +55,10 @@ COMMANDS = {
     "10.misc_bench_step": ["main.py", "bench", "step"],
     "10.misc_bench_samples": ["main.py", "bench", "samples"],
     "6_export_SAEHD_as_dfm": ["main.py", "exportdfm", *MODEL],
+    "6_export_AMP_as_dfm": ["main.py", "exportdfm", *AMP],
+    "6_train_AMP": [*PAIR, *AMP],
+    "6_train_AMP_no_preview": [*PAIR, *AMP, "--no-preview"],
+    "6_train_AMP_SRC-SRC": [*SRC, "WORKSPACE/data_src/aligned", *AMP],
     "6_train_SAEHD": TRAIN,
     "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
     "demo": ["bat/env/demo.py"],
@@ -66,7 +70,8 @@ DFL_WINDOWS = {  # of its list, what exists here
     "1) clear workspace", "4.1) data_src view aligned result", "5.1) data_dst view aligned results",
     "4.2) data_src util faceset metadata save", "4.2) data_src util faceset metadata restore",
     "4.2) data_src util faceset pack", "4.2) data_src util faceset unpack", "5.2) data_dst util faceset pack",
-    "5.2) data_dst util faceset unpack", "6) train SAEHD", "6) export SAEHD as dfm",
+    "5.2) data_dst util faceset unpack", "6) train SAEHD", "6) export SAEHD as dfm", "6) train AMP",
+    "6) train AMP SRC-SRC", "6) export AMP as dfm",
 }  # fmt: skip
 DFL_LINUX = {
     "1_clear_workspace", "4.2_data_src_util_faceset_metadata_save", "4.2_data_src_util_faceset_metadata_restore",
