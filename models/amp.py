@@ -34,8 +34,8 @@ MORPH_LIST = (0.25, 0.5, 0.65, 0.75, 1.0)
 
 
 class AmpNet(SwapNet):
-    """dst code = inter_dst(encoder(x)); src code = the same, with a random share `morph_factor` of its channels replaced
-    by those of inter_src(encoder(x)). Without a generator the first ones are."""
+    """dst code = inter_dst(encoder(x)); src code = the same, a random share `morph_factor` of its channels replaced by
+    those of inter_src(encoder(x)). Without a generator the first ones are."""
 
     knobs = MappingProxyType({"morph_value": (0.0, 0.35, 1.0)})
 
