@@ -16,7 +16,7 @@ from torch import Tensor
 from core.batch import SampleRequest, Side
 from core.drawn import POINTS, Drawn
 from core.imagelib.warp import MIN_SIZE
-from core.torchcolor import apply_hsv, transfer
+from core.torchcolor import apply_hsv, in_channels, transfer
 from core.upload import upload
 
 
@@ -38,12 +38,15 @@ def augment(request: SampleRequest, faces: Mapping[str, Tensor], drawn: Drawn, r
             params = None if drawn.colour is None else upload(drawn.colour, device)
             image = transfer(request.ct_mode, image, to_float(reference), params)
         if "target" in request.names:
-            made["target"] = geometry.picture(image, bend=False)
+            made["target"] = geometry.picture(in_channels(image, request.channels), bend=False)
         if "warped" in request.names:
             if drawn.hsv is not None:
                 image = apply_hsv(image, upload(drawn.hsv, device))
             same = drawn.bends is None and drawn.hsv is None and "target" in made
-            made["warped"] = made["target"] if same else geometry.picture(image, bend=True)
+            if not same:
+                made["warped"] = geometry.picture(in_channels(image, request.channels), bend=True)
+            else:
+                made["warped"] = made["target"]
     masks = [name for name in ("mask", "mask_em") if name in request.names]
     if masks:
         together = geometry.masks(to_float(torch.stack([faces[name] for name in masks], -1)))
@@ -70,7 +73,7 @@ class _Geometry:
             self._bend = _bend(upload(drawn.bends, device), upload(drawn.knots, device))
 
     def picture(self, images: Tensor, *, bend: bool) -> Tensor:
-        """(N, 3, R, R), interpolated cubically, going on beyond their border."""
+        """(N, C, R, R), interpolated cubically, going on beyond their border."""
         if not bend or self._bend is None:
             return self._resized(sample(self._enlarged(images, "bicubic"), self._looks, "bicubic", "border"), "bicubic")
         if self._work == self._size:

@@ -17,6 +17,11 @@ ARRAYS = {"warped": 3, "target": 3, "mask": 1, "mask_em": 1}
 eyes and mouth mask."""
 
 
+def array_channels(name: str, channels: int = 3) -> int:
+    """Channels of an array for a model whose pictures have `channels`: 3, or 1 where they are grey."""
+    return min(ARRAYS[name], channels)
+
+
 KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
 """What a face can be prepared as, in 8 bits, with the channels: the picture, what another face takes its colours from,
 the full face mask, eyes and mouth inside it."""
@@ -33,7 +38,8 @@ class SampleRequest:
 
     names: keys of `ARRAYS`, in the order of the batch. resolution: pixels. face_type: DFL's long name
     (`whole_face`). flip: mirror with probability 0.4. random_warp: bend the `warped` image only.
-    uniform_yaw: draw every yaw bin equally often. ct_mode: colour transfer (`core.imagelib.color_transfer`) from a
+    uniform_yaw: draw every yaw bin equally often. channels: 3, or 1 for grey pictures, whose colours are transferred
+    and shifted before they go. ct_mode: colour transfer (`core.imagelib.color_transfer`) from a
     random face of side `ct_from` onto `warped` and `target`. hsv_power: random shift of hue, saturation and light of
     `warped` (0 = none). The ranges are DFL's augmentation limits: rotation in degrees, scale as +-fraction, shift as
     +-fraction of the width.
@@ -51,6 +57,11 @@ class SampleRequest:
     rotation: float = 10.0
     scale: float = 0.15
     shift: float = 0.05
+    channels: int = 3
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an array of a sample."""
+        return array_channels(name, self.channels), self.resolution, self.resolution
 
 
 class _Named:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.batch import ARRAYS, Batch, SampleRequest, Side
+from core.batch import Batch, SampleRequest, Side
 
 
 def to_stored(batch: Batch) -> list[list[np.ndarray]]:
@@ -27,7 +27,7 @@ def from_stored(stored: Any, requests: Mapping[str, SampleRequest]) -> Batch | N
         if not isinstance(arrays, (list, tuple)) or len(arrays) != len(request.names):
             return None
         fitted = [
-            _nchw(array, ARRAYS[name], request.resolution) for name, array in zip(request.names, arrays, strict=True)
+            _nchw(array, request.shape(name)) for name, array in zip(request.names, arrays, strict=True)
         ]
         if any(array is None for array in fitted):
             return None
@@ -35,9 +35,9 @@ def from_stored(stored: Any, requests: Mapping[str, SampleRequest]) -> Batch | N
     return Batch(**sides)
 
 
-def _nchw(array: Any, channels: int, resolution: int) -> np.ndarray | None:
+def _nchw(array: Any, shape: tuple[int, int, int]) -> np.ndarray | None:
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype != np.float32:
         return None
-    if array.shape[1:] == (resolution, resolution, channels):
+    if array.shape[1:] == (*shape[1:], shape[0]):
         return np.ascontiguousarray(np.moveaxis(array, -1, 1))
-    return array if array.shape[1:] == (channels, resolution, resolution) else None
+    return array if array.shape[1:] == shape else None

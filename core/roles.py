@@ -10,7 +10,7 @@ from core.modeldata import ModelData
 
 
 class Trainable(Protocol):
-    """What the loop knows of a model. torn and let_go: see `models.spec.Task`."""
+    """What the loop knows of a model. torn, repeats and let_go: see `models.spec.Task`."""
 
     data: ModelData
     loss_names: tuple[str, ...]
@@ -18,6 +18,9 @@ class Trainable(Protocol):
 
     @property
     def torn(self) -> bool: ...
+
+    @property
+    def repeats(self) -> bool: ...
 
     def let_go(self) -> None: ...
 

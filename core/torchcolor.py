@@ -23,11 +23,21 @@ from core.imagelib.color_transfer import (
     scattered,
 )
 
+GREY = (0.114, 0.587, 0.299)
+"""What blue, green and red weigh in grey: OpenCV's."""
+
 _WHITE = (0.950456, 1.0, 1.088754)
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))  # of RGB
 _FROM_XYZ = np.linalg.inv(np.array(_TO_XYZ)).tolist()
 _EPSILON = 2.0**-23
 _RANKS = 65535
+
+
+def in_channels(images: Tensor, channels: int) -> Tensor:
+    """(N, 3, H, W) BGR -> (N, C, H, W): as it is, or grey for 1 channel, weighed as OpenCV does."""
+    if channels == images.shape[1]:
+        return images
+    return sum(weight * plane for weight, plane in zip(GREY, images.split(1, 1), strict=True))
 
 
 def apply_hsv(images: Tensor, shifts: Tensor) -> Tensor:

@@ -246,13 +246,14 @@ class Trainer:
     def _iterate(self) -> None:
         """One iteration and whatever is due after it."""
         start = self.clock()
-        if not self._unused:
+        if not self._unused and (self._batch is None or not self.task.repeats):
             self._draw()
         batch, self._unused = self._batch, False
         assert batch is not None
         waited = self.clock() - start
         losses = self.task.step(batch)
-        self._position = self._drawn
+        # What the next iteration trains on once more is counted with it: a resumed run has to draw it again.
+        self._position = self._drawn - (self._share if self.task.repeats else 0)
         self._flush()
         now = self.clock()
         self._pending = (self.iteration, losses, self.task.health, (now - self._mark) * 1e3, waited * 1e3)

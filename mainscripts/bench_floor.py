@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.batch import ARRAYS, Batch, Side
+from core.batch import ARRAYS, Batch, Side, array_channels
 from core.nn import CHANNELS_LAST, Decoder, Downscale, Residual, Upscale
 from models.swap import SwapNet, SwapTask
 
@@ -34,14 +34,14 @@ def measure(
     return times
 
 
-def random_batch(resolution: int, count: int) -> Batch:
+def random_batch(resolution: int, count: int, channels: int = 3) -> Batch:
     """A batch of noise: the arithmetic does not depend on what is in it."""
     rng = np.random.default_rng(0)
-    sides = [
-        Side(**{name: rng.random((count, c, resolution, resolution), dtype=np.float32) for name, c in ARRAYS.items()})
-        for _ in range(2)
-    ]
-    return Batch(src=sides[0], dst=sides[1])
+
+    def array(name: str) -> np.ndarray:
+        return rng.random((count, array_channels(name, channels), resolution, resolution), dtype=np.float32)
+
+    return Batch(**{side: Side(**{name: array(name) for name in ARRAYS}) for side in ("src", "dst")})
 
 
 def step(task: SwapTask, batch: Batch) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from core.batch import ARRAYS, SampleRequest
+from core.batch import SampleRequest
 from core.imagelib import warp as warping
 from core.mainmemory import keep_freed
 from samplelib.faceset import Sample, read_bytes
@@ -48,8 +48,7 @@ def measure_stages(samples: Sequence[Sample], request: SampleRequest, count: int
     """Medians over `count` faces, taken from the front again where there are fewer. Raises FaceReadError, OSError."""
     cv2.setNumThreads(1)
     keep_freed()  # as a worker does
-    size = request.resolution
-    rows = {name: np.empty((ARRAYS[name], size, size), np.float32) for name in request.names}
+    rows = {name: np.empty(request.shape(name), np.float32) for name in request.names}
     reference = prepare(samples[-1], ("colours",), request)["colours"]
     floor, takes = _Floor(request), []
     for number in range(count):
@@ -114,7 +113,7 @@ class _Floor:
         axis = np.arange(size, dtype=np.float32)
         shift = rng.rand(2, size, size).astype(np.float32)
         self._x, self._y = axis[None, :] + shift[0], axis[:, None] + shift[1]
-        channels = sum(ARRAYS[name] for name in request.names)
+        channels = sum(request.shape(name)[0] for name in request.names)
         self._from, self._to = np.ones((2, channels, size, size), np.float32)
         self.bytes = 2 * self._from.nbytes  # read and written
 

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     assert isinstance(task, SwapTask)
-    batch = random_batch(values["resolution"], values["batch_size"])
+    batch = random_batch(values["resolution"], values["batch_size"], task.net.channels)
     steps, floors = measure(partial(step, task, batch), Floor(task, batch), args.rounds)
     result = {
         "bench": "step",

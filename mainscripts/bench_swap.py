@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from core.batch import Batch
 from core.options import OptionError
 from core.values import parse_sets
 
@@ -56,8 +57,12 @@ def swap_errors(drawn: np.ndarray, truth: np.ndarray, face: np.ndarray) -> dict[
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from core.torchcolor import in_channels
     from facelib.facetype import SHORT
     from models import MODELS
+    from models.swap import SwapTask
     from samplelib.faceset import Faceset
     from samplelib.loader import Loader
     from samplelib.synthetic import truth
@@ -66,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         spec = MODELS[args.model]
-        values = spec.resolve({"face_type": "wf", **parse_sets(args.sets)})
+        values = spec.resolve({**({"face_type": "wf"} if spec.takes("face_type") else {}), **parse_sets(args.sets)})
     except (OptionError, KeyError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -74,21 +79,27 @@ def run(args: argparse.Namespace) -> int:
     exact = truth(identity(0), identity(1), HELD_OUT_SEED, args.held_out, resolution, face_type)
     face = exact.dst_mask * exact.swap_mask
     task = spec.build(values, seed=args.seed)
+    assert isinstance(task, SwapTask)
+    dst, swap = (
+        in_channels(torch.from_numpy(pictures), task.net.channels).numpy() for pictures in (exact.dst, exact.swap)
+    )
     base = {"bench": "swap", "model": spec.name, "archi": values.get("archi", ""), "resolution": resolution}
-    _report(args, {**base, "iteration": 0, "drawn": "unswapped", **swap_errors(exact.dst, exact.swap, face)})
+    _report(args, {**base, "iteration": 0, "drawn": "unswapped", **swap_errors(dst, swap, face)})
     with tempfile.TemporaryDirectory() as folder:
         write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)
         facesets = {side: Faceset.open(Path(folder, f"data_{side}", "aligned"), print) for side in ("src", "dst")}
         with Loader(
             facesets, spec.requests(values), values["batch_size"], seed=args.seed, workers=args.workers, warn=print
         ) as batches:
+            batch: Batch | None = None
             for mark in range(1, args.marks + 1):
                 while task.iteration < args.iterations * mark // args.marks:
-                    task.step(next(batches))
-                drawn = task.swap(exact.dst).face.numpy(force=True)
+                    batch = batch if batch is not None and task.repeats else next(batches)
+                    task.step(batch)
+                drawn = task.swap(dst).face.numpy(force=True)
                 recent = task.data.loss_history.array()[-100:].mean(0)
                 losses = dict(zip(task.loss_names, np.round(recent, 4).tolist(), strict=True))
-                measured = swap_errors(drawn, exact.swap, face)
+                measured = swap_errors(drawn, swap, face)
                 _report(args, {**base, "iteration": task.iteration, "drawn": "swap", **measured, **losses})
     return 0
 

@@ -56,7 +56,10 @@ def _add_dfl(dfl: argparse._ArgumentGroup) -> None:
     dfl.add_argument(
         "--pretraining-data-dir", type=folder, metavar="DIR", help="a faceset of many people for pretraining"
     )
-    dfl.add_argument("--pretrained-model-dir", type=folder, metavar="DIR", help="start files for a new Quick96 model")
+    dfl.add_argument(
+        "--pretrained-model-dir", type=folder, metavar="DIR",
+        help="weights that a new model starts from: encoder.npy and so on, without a model's name",
+    )  # fmt: skip
     dfl.add_argument("--model-dir", type=folder, required=True, metavar="DIR", help="where models are kept")
     dfl.add_argument("--model", required=True, metavar="CLASS", help="the kind of model, such as SAEHD")
     dfl.add_argument("--debug", action="store_true", help="show the training samples instead of training")
@@ -268,7 +271,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
         if args.debug:
             return train_run.show_samples(setup, args, stages, log, stdin, stdout)
         with train_memory.told(setup):
-            task = train_setup.build(setup, args.reinit, terminal, stages)
+            task = train_setup.build(setup, args.reinit, terminal, stages, args.pretrained_model_dir)
             if not locked:  # a folder is made only once nothing is left to be wrong
                 stack.enter_context(setup.directory.lock())
             log.place(setup.directory.log_path)

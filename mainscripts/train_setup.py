@@ -31,7 +31,7 @@ from models.spec import upgrade
 from samplelib.faceset import Faceset
 
 Say = Callable[[str], None]
-BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch is 8, else 4
+BIG_GPU = 4 << 30  # DFL: with this much memory the suggested batch of SAEHD is 8, else 4
 
 
 @dataclass
@@ -120,7 +120,7 @@ def choose_values(
     initial = spec.resolve(given, stored, preferred)
     for note in initial.notes:
         say(note)
-    if terminal is None or (data is not None and not _overrides(terminal, override)):
+    if terminal is None or (data is not None and not (spec.asks and _overrides(terminal, override))):
         return initial
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
     known = defaults(spec.rows, upgrade(stored), upgrade(preferred))
@@ -227,7 +227,7 @@ def _choose(
     while True:
         device, asked = choose_device(args, terminal, stages, back)
         big = data is None and device.memory >= BIG_GPU
-        fitting = spec.with_defaults(batch_size=8) if big else spec
+        fitting = spec.with_defaults(**spec.roomy) if big else spec
         try:
             values = choose_values(fitting, given, directory, data, person, stages.say, args.override, asked or back)
             return device, fitting, values
@@ -236,8 +236,11 @@ def _choose(
                 raise
 
 
-def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, stages: Stages) -> Task:
-    """The network, with the stored weights of an existing model. A missing part is asked about, never silently new."""
+def build(
+    setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, stages: Stages, start: Path | None = None
+) -> Task:
+    """The network, with the stored weights of an existing model, or for a new one those of folder `start`. A missing
+    part is asked about, never silently new."""
     with stages.stage("Initializing models", COMPILING if setup.device.key != "CPU" else BUSY):
         if setup.data is not None:
             check_sizes(setup.spec, setup.values, setup.directory, reinit)
@@ -248,6 +251,11 @@ def build(setup: Setup, reinit: list[str], terminal: prompts.Terminal | None, st
     if unknown:
         raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(parts)}.")
     if setup.data is None:
+        if start is not None:
+            with stages.stage("Loading weights", MODEL):
+                notes = task.start_from(start)
+            for note in notes:
+                stages.say(note)
         return task
     for stem in setup.directory.missing(task.network_parts):
         if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):

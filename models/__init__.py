@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from models.amp import AMP
-from models.saehd import SAEHD
+from models.saehd import QUICK64, QUICK96, SAEHD, SAEHDBW
 from models.spec import ModelSpec, PartError, Task
 
-MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (SAEHD, AMP)}
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (SAEHD, AMP, QUICK96, QUICK64, SAEHDBW)}
 
 __all__ = ["MODELS", "ModelSpec", "PartError", "Task"]

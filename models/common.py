@@ -322,6 +322,11 @@ def pick(*keys: str, own: Iterable[Option] = (), **defaults: Any) -> tuple[Optio
     return tuple(replace(rows[key], default=defaults[key]) if key in defaults else rows[key] for key in keys)
 
 
+def unasked(*rows: Option) -> tuple[Option, ...]:
+    """The rows of a model that asks nothing: answered in advance, or as their default."""
+    return tuple(replace(row, ask="advance", condition="") for row in rows)
+
+
 def altered(key: str, **fields: Any) -> Option:
     """The shared row `key` with other fields."""
     return replace(ROWS[key], **fields)
@@ -336,13 +341,15 @@ def fixed(**values: Any) -> tuple[Option, ...]:
     )
 
 
-def swap_requests(values: Values) -> dict[str, SampleRequest]:
-    """The samples each side of a swap model needs. Colour transfer and HSV shift are for src, as in DFL."""
+def swap_requests(values: Values, **more: Any) -> dict[str, SampleRequest]:
+    """The samples each side of a swap model needs; more: what differs from `SampleRequest`. Colour transfer and HSV
+    shift are for src, as in DFL."""
     common: dict[str, Any] = {
         "resolution": values["resolution"],
         "face_type": LONG_NAMES[values["face_type"]],
         "random_warp": values["random_warp"],
         "uniform_yaw": values["uniform_yaw"],
+        **more,
     }
     hsv_power = values.get("random_hsv_power", 0.0)  # not every model has it
     return {

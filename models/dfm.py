@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from core.dflfile import write_bytes
 from core.modeldir import ModelError
+from core.nn import Conv
 from core.onnxgraph import BATCH, OnnxError, Shape, to_onnx
+from core.torchcolor import GREY
 from core.version import VERSION
 from models.swap import SwapNet, SwapTask
 
@@ -53,17 +55,25 @@ class DfmError(ModelError):
 
 
 class Drawing(nn.Module):
-    """What the file computes of a swap network: `SwapNet.swap` in DFL's axes and order."""
+    """What the file computes of a swap network: `SwapNet.swap` in DFL's axes and order. A grey network too takes and
+    gives three channels, as programs expect them."""
 
     def __init__(self, net: SwapNet) -> None:
         super().__init__()
         self.net = net
+        self.grey = Conv(3, 1, 1)
+        with torch.no_grad():
+            self.grey.weight.copy_(torch.tensor(GREY)[None, :, None, None])
+            self.grey.bias.zero_()
 
     def forward(self, in_face: Tensor) -> tuple[Tensor, ...]:
         return self.draw(in_face)
 
     def draw(self, in_face: Tensor, *knobs: Tensor) -> tuple[Tensor, ...]:
-        face, src_mask, dst_mask = self.net.swap(in_face.permute(0, 3, 1, 2), *knobs)  # (N, 3, r, r)
+        x = in_face.permute(0, 3, 1, 2)  # (N, 3, r, r)
+        face, src_mask, dst_mask = self.net.swap(self.grey(x) if self.net.channels == 1 else x, *knobs)
+        if self.net.channels == 1:
+            face = torch.cat((face, face, face), 1)
         drawn = {"face": face, "src_mask": src_mask, "dst_mask": dst_mask}
         return tuple(drawn[field].permute(0, 2, 3, 1) for field in OUTPUTS.values())  # (N, r, r, C)
 
@@ -160,12 +170,13 @@ def compare(task: SwapTask, path: Path, turned: Sequence[Mapping[str, np.ndarray
         settings.log_severity_level = ERRORS_ONLY
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         for count in PROBES:
-            patches = noise(count, task.values["resolution"], generator)
+            patches = noise(count, task.values["resolution"], generator)[:, : task.net.channels]
             for knobs in turned:
                 further = [torch.from_numpy(knob) for knob in knobs.values()]
                 # What the network draws of colourful noise is a face: the kind of picture it will be given.
                 images = task.swap(patches, *further).face.cpu()
-                given: dict[str, Any] = {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy(), **knobs}
+                shown = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+                given: dict[str, Any] = {INPUT: shown, **knobs}
                 drawn = session.run(list(OUTPUTS), given)
                 swap = task.swap(images, *further)
                 for (output, field), array in zip(OUTPUTS.items(), drawn, strict=True):

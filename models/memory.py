@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.batch import ARRAYS, Batch, Side
+from core.batch import ARRAYS, Batch, Side, array_channels
 from core.memory import out_of_memory, size
 from core.options import Values
 from core.shortage import FAILURES
@@ -195,7 +195,9 @@ def _kept_by_a_face(task: SwapTask) -> int | None:
 
     try:
         where = "meta" if task.device.type == "meta" else "cpu"
-        arrays = {name: torch.zeros(1, channels, side, side, device=where) for name, channels in ARRAYS.items()}
+        arrays = {
+            name: torch.zeros(1, array_channels(name, task.net.channels), side, side, device=where) for name in ARRAYS
+        }
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             task.losses(Batch(**{name: Side(**arrays) for name in SIDES}))
     except FAILURES as error:

@@ -54,8 +54,9 @@ def swap_area(task: SwapTask, dst_mask: Tensor, src_mask: Tensor) -> Tensor:
 
 
 def rows_of(columns: list[Tensor]) -> list[list[np.ndarray]]:
-    """Columns of images (N, C, H, W) [0, 1] -> N rows of (H, W, C) uint8 cells."""
+    """Columns of images (N, C, H, W) [0, 1], of 3 channels or grey -> N rows of (H, W, 3) uint8 cells."""
     pictures = [
-        (column.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy() for column in columns
+        (column.clamp(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        for column in columns
     ]
     return [list(row) for row in zip(*pictures, strict=True)]

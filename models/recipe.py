@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from core import losses
 from core.batch import Batch, Page
 from core.options import Values
 from models.adversary import Adversary
@@ -30,7 +31,10 @@ class Recipe:
 
     beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
     (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
-    judges_dst: whether the GAN sees dst's faces as well as src's.
+    judges_dst: whether the GAN sees dst's faces as well as src's. lr: learning rate; lr_cos: its period in iterations
+    where lr dropout is on, 0 for none. soft_mask: of masks (N, 1, H, W) and the resolution, where a masked loss looks.
+    unwarped_every: every so many iterations the batch of the step before is trained on once more, with its targets as
+    input; 0 for never.
     """
 
     make_net: Callable[[Values, torch.Generator], SwapNet]
@@ -39,3 +43,7 @@ class Recipe:
     beside: Callable[[Values, Inputs, Tensor], list[Tensor]]
     both_scales: bool = False
     judges_dst: bool = False
+    lr: float = 5e-5
+    lr_cos: int = 500
+    soft_mask: Callable[[Tensor, int], Tensor] = losses.mask_blur
+    unwarped_every: int = 0

@@ -1,4 +1,4 @@
-"""SAEHD: the df and liae networks with flags u, d, t, c, and the model's specification.
+"""SAEHD: the df and liae networks with flags u, d, t, c; SAEHDBW, Quick96 and Quick64, which are variants of it.
 
 df: one inter, a decoder for each person. liae: inter_AB sees both persons, inter_B only dst; one decoder. The
 networks differ in nothing else, so each is a SwapNet of some 30 lines; `models.swap` trains any SwapNet.
@@ -6,13 +6,17 @@ networks differ in nothing else, so each is a SwapNet of some 30 lines; `models.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from core import losses
 from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
-from models.common import RUNNING, SESSION, check_archi, pick, swap_requests
+from models.common import RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
 from models.net import SwapNet
 from models.pages import swap_pages
 from models.recipe import Recipe
@@ -26,13 +30,13 @@ class DF(SwapNet):
 
     fresh_after_pretraining = ("inter",)
 
-    def __init__(self, values: Values, flags: str, low: int) -> None:
+    def __init__(self, values: Values, flags: str, low: int, channels: int = 3) -> None:
         super().__init__()
-        width = values["ae_dims"]
-        self.encoder = Encoder(3, values["e_dims"], values["resolution"], flags)
+        self.channels, width = channels, values["ae_dims"]
+        self.encoder = Encoder(channels, values["e_dims"], values["resolution"], flags)
         self.inter = Inter(self.encoder.length, width, width, low, flags)
-        self.decoder_src = Decoder(width, values["d_dims"], values["d_mask_dims"], flags)
-        self.decoder_dst = Decoder(width, values["d_dims"], values["d_mask_dims"], flags)
+        self.decoder_src = Decoder(width, values["d_dims"], values["d_mask_dims"], flags, channels)
+        self.decoder_dst = Decoder(width, values["d_dims"], values["d_mask_dims"], flags, channels)
 
     def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
         code: Tensor = self.inter(self.encoder(x))
@@ -58,13 +62,13 @@ class LIAE(SwapNet):
 
     fresh_after_pretraining = ("inter_AB", "inter_B")
 
-    def __init__(self, values: Values, flags: str, low: int) -> None:
+    def __init__(self, values: Values, flags: str, low: int, channels: int = 3) -> None:
         super().__init__()
-        width = values["ae_dims"]
-        self.encoder = Encoder(3, values["e_dims"], values["resolution"], flags)
+        self.channels, width = channels, values["ae_dims"]
+        self.encoder = Encoder(channels, values["e_dims"], values["resolution"], flags)
         self.inter_AB = Inter(self.encoder.length, width, 2 * width, low, flags)
         self.inter_B = Inter(self.encoder.length, width, 2 * width, low, flags)
-        self.decoder = Decoder(4 * width, values["d_dims"], values["d_mask_dims"], flags)
+        self.decoder = Decoder(4 * width, values["d_dims"], values["d_mask_dims"], flags, channels)
 
     def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
         encoded = self.encoder(x)
@@ -92,7 +96,7 @@ class LIAE(SwapNet):
         return tuple(part for part in self.parts if part != "inter_AB" or values["random_warp"])
 
 
-def make_net(values: Values, generator: torch.Generator) -> SwapNet:
+def make_net(values: Values, generator: torch.Generator, channels: int = 3) -> SwapNet:
     """The network of `archi` with fresh weights drawn from `generator`. Raises ValueError for sizes it cannot have."""
     kind, _, flags = check_archi(values["archi"]).partition("-")
     step = 32 if "d" in flags or "t" in flags else 16
@@ -101,7 +105,7 @@ def make_net(values: Values, generator: torch.Generator) -> SwapNet:
             f"resolution: got {values['resolution']} with archi {values['archi']}, allowed are multiples of {step}."
         )
     low = values["resolution"] // (32 if "d" in flags else 16)
-    net: SwapNet = (DF if kind == "df" else LIAE)(values, flags, low)
+    net: SwapNet = (DF if kind == "df" else LIAE)(values, flags, low, channels)
     init_weights(net, generator)
     return net
 
@@ -113,7 +117,7 @@ def make_adversaries(values: Values, net: SwapNet, generator: torch.Generator) -
         judge = CodeDiscriminator(values["ae_dims"], net.inter.side)
         found.append(Adversary("code_discriminator", "D_code_opt", "dis", judge, values["true_face_power"]))
     if values["gan_power"]:
-        patches = PatchDiscriminator(values["gan_patch_size"], 3, values["gan_dims"])
+        patches = PatchDiscriminator(values["gan_patch_size"], net.channels, values["gan_dims"])
         found.append(Adversary("GAN", "GAN_opt", "D_src", patches, values["gan_power"]))
     for adversary in found:
         init_weights(adversary.net, generator)
@@ -138,5 +142,46 @@ SAEHD = ModelSpec(
     )
     + RUNNING,
     requests=swap_requests,
-    task=lambda spec, values, **where: SwapTask(spec, values, RECIPE, **where),
+    task=partial(SwapTask, recipe=RECIPE),
+    roomy={"batch_size": 8},
 )
+
+SAEHDBW = replace(
+    SAEHD,
+    name="SAEHDBW",
+    requests=partial(swap_requests, channels=1),
+    task=partial(SwapTask, recipe=replace(RECIPE, make_net=partial(make_net, channels=1))),
+)
+"""SAEHD on grey pictures: less memory, for small graphics cards. Source: the SAEHDBW fork."""
+
+
+QUICK_SETTLED = {
+    "face_type": "f", "archi": "df-ud",
+    "masked_training": True, "eyes_mouth_prio": False, "blur_out_mask": False, "pretrain": False,
+    "adabelief": False, "lr_dropout": "y", "random_warp": True, "random_hsv_power": 0.0,
+    "gan_power": 0.0, "true_face_power": 0.0, "face_style_power": 0.0, "bg_style_power": 0.0,
+}  # fmt: skip
+QUICK = replace(
+    RECIPE,
+    lr=2e-4,
+    lr_cos=0,
+    soft_mask=lambda mask, resolution: losses.gaussian_blur(mask, max(1, resolution // 32)),
+    unwarped_every=3,
+)
+
+
+def quick(name: str, **sizes: int) -> ModelSpec:
+    """A small df-ud with settled options, which asks nothing. Source: DFL's Quick96."""
+    settled = QUICK_SETTLED | sizes
+    keys = [row.key for row in SAEHD.rows if row.key not in settled and not row.key.startswith("gan_")]
+    return ModelSpec(
+        name=name,
+        rows=unasked(*pick(*keys, random_dst_flip=False)) + fixed(**settled),
+        requests=partial(swap_requests, names=("warped", "target", "mask"), scale=0.05),
+        task=partial(SwapTask, recipe=QUICK),
+    )
+
+
+QUICK96 = quick("Quick96", resolution=96, ae_dims=128, e_dims=64, d_dims=64, d_mask_dims=16)
+QUICK64 = quick("Quick64", resolution=64, ae_dims=64, e_dims=32, d_dims=32, d_mask_dims=16)
+"""Quick96's training at an eighth of its cost, for small machines."""

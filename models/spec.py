@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core import dflfile
 from core.batch import Batch, Page, SampleRequest, Swap
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
@@ -52,6 +53,11 @@ class Task(ABC):
     @property
     def torn(self) -> bool:
         """Whether an error cut an update short, so that the weights are of two iterations: to be loaded, not saved."""
+        return False
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the next step trains once more on the batch of the step before."""
         return False
 
     @abstractmethod
@@ -159,6 +165,30 @@ class Task(ABC):
         self.data = replace(data, options={**data.options, **self.values.chosen})
         return notes
 
+    def start_from(self, folder: str | Path) -> list[str]:
+        """Takes network parts from the start files of `folder` (`encoder.npy` and so on, without a model's name), as
+        far as they are there; returns lines for the user. Raises PartError for one that cannot be read, is not finite
+        or does not fit; nothing has changed then."""
+        parts = {}
+        for stem in self.network_parts:
+            path = Path(folder) / f"{stem}.npy"
+            if not path.is_file():
+                continue
+            try:
+                parts[stem] = dflfile.load(path)
+            except (dflfile.DflFileError, OSError) as error:
+                raise PartError(f"{error} Take it out of the folder, or start without these files.") from error
+            if bad := not_finite(parts[stem]):
+                raise PartError(f"{path}: NaN or infinite numbers in {', '.join(bad)}. Take it out of the folder.")
+        notes = self.load_parts(parts) if parts else []
+        absent = [stem for stem in self.network_parts if stem not in parts]
+        if absent:
+            there = f"; from there come {', '.join(parts)}" if parts else ""
+            notes.append(f"{folder} has no {', '.join(f'{stem}.npy' for stem in absent)}: fresh weights{there}.")
+        else:
+            notes.append(f"The network starts from {folder}.")
+        return notes
+
     def save(self, folder: str | Path, name: str) -> None:
         """Writes model `name` as DFL's files into `folder`: parts, optimizer, data.dat, summary.
 
@@ -172,12 +202,23 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model by name: its option rows, the samples it wants and how it is built."""
+    """A model by name: its option rows, the samples it wants and how it is built. roomy: defaults for a new model on a
+    large graphics card."""
 
     name: str
     rows: tuple[Option, ...]
     requests: Callable[[Values], dict[str, SampleRequest]]
     task: Callable[..., Task]
+    roomy: Mapping[str, Any] = field(default_factory=dict)
+
+    def takes(self, key: str) -> bool:
+        """Whether the model has this option, with more than one value."""
+        return any(row.key == key and row.ask != "fixed" for row in self.rows)
+
+    @property
+    def asks(self) -> bool:
+        """Whether an existing model has questions to override its options."""
+        return any(row.ask == "always" for row in self.rows)
 
     def resolve(
         self,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core import losses, memory
-from core.batch import ARRAYS, Batch, Page, Swap
+from core.batch import Batch, Page, Swap, array_channels
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -28,7 +28,6 @@ from models.spec import ModelSpec, PartError, Task
 from models.terms import Inputs, background_style, contrast, face_style, of_src
 
 SIDES = ("src", "dst")
-LR_COS = 500  # DFL: the period of the learning rate where lr dropout is on
 CODES = 0x5EED_C0DE  # what is drawn for codes is drawn apart from what lr dropout draws of the same seed
 
 
@@ -92,8 +91,9 @@ class SwapTask(Task):
         return (AdaBelief if values["adabelief"] else RMSprop)(
             weights,
             trained=[name for name in weights if name.partition("/")[0] in trained],
+            lr=self.recipe.lr,
             clip_norm=1.0 if values["clipgrad"] else 0.0,
-            lr_cos=LR_COS if slow else 0,
+            lr_cos=self.recipe.lr_cos if slow else 0,
             dropout=LrDropout(seed, on_cpu=values["lr_dropout"] == "cpu") if slow else None,
             offload=self.device.type != "cpu" and not values["models_opt_on_gpu"],
         )
@@ -111,6 +111,11 @@ class SwapTask(Task):
         a step ahead of an adversary, which does no harm."""
         return any(optimizer.torn for optimizer in self.optimizers.values())
 
+    @property
+    def repeats(self) -> bool:
+        every = self.recipe.unwarped_every
+        return bool(every and self.iteration and self.iteration % every == 0)
+
     def let_go(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
@@ -120,7 +125,7 @@ class SwapTask(Task):
         """The array `name` of a sample, (N, C, H, W), on the task's device in float32. Raises ValueError for another
         shape or for whole numbers, which would not be [0, 1]."""
         tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        wanted = (ARRAYS[name], self.values["resolution"], self.values["resolution"])
+        wanted = (array_channels(name, self.net.channels), self.values["resolution"], self.values["resolution"])
         if tuple(tensor.shape[1:]) != wanted or not tensor.is_floating_point():
             sizes = ", ".join(map(str, wanted))
             raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
@@ -185,8 +190,9 @@ class SwapTask(Task):
         target, mask = self.both(batch, "target"), self.both(batch, "mask")
         if values["blur_out_mask"]:
             target = losses.blur_out_mask(target, mask, resolution)
-        warped = self.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
-        return Inputs(warped, target, mask, losses.mask_blur(mask, resolution))
+        warped = target if self.repeats else self.both(batch, "warped")
+        warped = warped.contiguous(memory_format=CHANNELS_LAST)
+        return Inputs(warped, target, mask, self.recipe.soft_mask(mask, resolution))
 
     def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, list[Tensor], Tensor]:
         """(2N,) displayed losses, src then dst; terms that the gradient follows besides, adversaries and what DFL sets

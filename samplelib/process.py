@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import ARRAYS, SampleRequest
+from core.batch import SampleRequest
 from core.imagelib import color, color_transfer
 from core.imagelib import warp as warping
 from facelib.facetype import FACE_TYPES
@@ -104,20 +105,20 @@ def process(
         shift=request.shift,
     )
     if rows is None:
-        rows = {name: np.empty((ARRAYS[name], size, size), np.float32) for name in request.names}
+        rows = {name: np.empty(request.shape(name), np.float32) for name in request.names}
     if "warped" in rows or "target" in rows:
         image = _float(face["image"])
         if request.ct_mode != "none":
             image = _coloured(image, request.ct_mode, chance, reference)
         if "target" in rows:
-            _planes(warping.apply_once(warp, image, bend=False), rows["target"])
+            _planes(warping.apply_once(warp, _in_channels(image, request), bend=False), rows["target"])
         if "warped" in rows:
             if request.hsv_power:
                 image = color.apply(color.draw(chance("hsv"), request.hsv_power), image)
             if warp.maps is None and not request.hsv_power and "target" in rows:
                 rows["warped"][...] = rows["target"]
             else:
-                _planes(warping.apply_once(warp, image, bend=True), rows["warped"])
+                _planes(warping.apply_once(warp, _in_channels(image, request), bend=True), rows["warped"])
     for name in ("mask", "mask_em"):
         if name in rows:
             mask = warping.apply_once(warp, _float(face[name]), bend=False, mask=True)
@@ -140,6 +141,13 @@ def _coloured(image: Array, mode: str, chance: Chance, reference: Bytes | None) 
     return color_transfer.apply(mode, image, _float(reference), color_transfer.draw(mode, chance("colour")))
 
 
+def _in_channels(image: Array, request: SampleRequest) -> Array:
+    """(R, R, 3) BGR -> (R, R, C): as it is, or grey as OpenCV weighs colours."""
+    if request.channels == 3:
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.float32)[..., None]
+
+
 def _planes(image: Array, out: Array) -> None:
-    """(R, R, 3) that may overshoot -> (3, R, R) in [0, 1]."""
+    """(R, R, C) that may overshoot -> (C, R, R) in [0, 1]."""
     np.clip(image.transpose(2, 0, 1), 0, 1, out=out)

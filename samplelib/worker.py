@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import ARRAYS, SampleRequest
+from core.batch import SampleRequest
 from core.mainmemory import keep_freed
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib.cache import FaceCache, Plan
@@ -142,7 +142,7 @@ def layout(requests: Mapping[str, SampleRequest], batch_size: int) -> Layout:
     """One batch as it lies in memory: arrays `side/name`, each (N, C, H, W) float32."""
     return Layout.of(
         {
-            f"{side}/{name}": (np.float32, (batch_size, ARRAYS[name], request.resolution, request.resolution))
+            f"{side}/{name}": (np.float32, (batch_size, *request.shape(name)))
             for side, request in requests.items()
             for name in request.names
         }

@@ -37,6 +37,7 @@ class FakeTask:
     def __init__(self, clock: Clock, iteration: int = 0) -> None:
         self.clock = clock
         self.health: dict[str, Any] = {}
+        self.repeats = False
         self.data = ModelData(iteration, loss_history=LossHistory([[9.0, 9.0]] * iteration))
         self.during: dict[int, Callable[[], object]] = {}
         self.seen: list[int] = []
