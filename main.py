@@ -27,6 +27,7 @@ VERBS = {
     ("options",): ("mainscripts.options", "print every option of the models as a table"),
     ("bench", "step"): ("mainscripts.bench_step", "time a training iteration against its floor"),
     ("bench", "samples"): ("mainscripts.bench_samples", "time the sample generator"),
+    ("bench", "sizes"): ("mainscripts.bench_sizes", "which sizes fit into how much card memory, predicted"),
     ("bench", "color"): ("mainscripts.bench_color", "time the colour transfers"),
     ("bench", "swap"): ("mainscripts.bench_swap", "train on made-up people, measure against the true swap"),
 }

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from augmented import by_opencv, by_torch
+from augmented import by_opencv, by_torch, chance
+from sample_faces import mean_landmarks, noise, write_face
 from test_augment import noisy
 from test_saehd_golden import nchw, relative
 from training import command, here
@@ -22,6 +23,9 @@ from core.options import OptionError
 from models import MODELS, PartError
 from models.common import fixed
 from models.swap import SwapTask
+from samplelib.faceset import Faceset
+from samplelib.prepare import kinds, prepare
+from samplelib.process import process
 
 SIZES = {"ae_dims": 12, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4}
 BW = {"archi": "liae-ud", "resolution": 64, "face_type": "f", "batch_size": 2, **SIZES, "ae_dims": 8}
@@ -200,3 +204,15 @@ def test_a_grey_dfm_takes_and_gives_three_channels(tmp_path: Path) -> None:
     grey = cv2.cvtColor(picture[0], cv2.COLOR_BGR2GRAY)[None, None]
     assert face.shape == (1, 64, 64, 3) and np.array_equal(face[..., 0], face[..., 2])
     assert np.abs(face[..., 0] - task.swap(grey).face.numpy()[:, 0]).max() < 1e-3
+
+
+def test_grey_jpgs_are_faces_too(tmp_path: Path) -> None:
+    picture = noise(3, 96)
+    for name, image in (("colour", picture), ("grey", cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))):
+        write_face(tmp_path / f"{name}.jpg", image, mean_landmarks(96))
+    faceset = Faceset.open(tmp_path, lambda text: pytest.fail(text))
+    request = SampleRequest(64, "whole_face", channels=1, random_warp=False)
+    colour, grey = (
+        process(prepare(sample, kinds(request), request), request, chance(0))["target"] for sample in faceset.samples
+    )
+    assert grey.shape == (1, 64, 64) and np.abs(grey - colour).mean() < 0.01
