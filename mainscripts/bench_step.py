@@ -52,10 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
         torch.set_num_threads(args.threads)
     spec = MODELS[args.model]
-    given = {key: getattr(args, key) for key in (*SIZES, "resolution", "batch_size")}
-    given["face_type"] = "wf"
-    if args.archi or any(row.key == "archi" for row in spec.rows):
-        given["archi"] = args.archi or ARCHI
+    sizes = {key: getattr(args, key) for key in (*SIZES, "resolution", "batch_size")}
+    given = {key: value for key, value in {**sizes, "face_type": "wf", "archi": ARCHI}.items() if spec.takes(key)}
+    given |= {"archi": args.archi} if args.archi else {}
     try:
         given |= dict(_split(text) for text in args.sets)
         values = spec.resolve(given)

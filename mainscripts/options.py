@@ -57,7 +57,11 @@ def table(model: str | None = None) -> str:
     parts = [INTRODUCTION]
     for name, spec in MODELS.items():
         if model in (None, name):
-            parts.append(f"\n## {name}\n\n{markdown(spec.rows)}")
+            like = next(other for other, known in MODELS.items() if known.rows == spec.rows)
+            same = like != name and model is None
+            parts.append(f"\n## {name}\n\n{f'The options of {like}.' + chr(10) if same else markdown(spec.rows)}")
+            if settled := [f"`{row.key}` {row.show(row.default)}" for row in spec.rows if row.ask == "fixed"]:
+                parts.append(f"\nSettled: {', '.join(settled)}.\n")
     return "".join(parts)
 
 

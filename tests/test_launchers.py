@@ -27,6 +27,7 @@ MODEL = ["--model-dir", "WORKSPACE/model", "--model", "SAEHD"]
 AMP = [*MODEL[:-1], "AMP"]
 SRC = ["main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned", "--training-data-dst-dir"]
 PAIR = [*SRC, "WORKSPACE/data_dst/aligned"]
+QUICK = [*PAIR, "--pretrained-model-dir", "ROOT/pretrain_Quick96", *MODEL[:-1], "Quick96"]
 TRAIN = [*PAIR, "--pretraining-data-dir", "PRETRAIN", *MODEL]
 UTILS = {
     f"{number}_data_{side}_util_faceset_{work}": [
@@ -59,6 +60,11 @@ COMMANDS = {
     "6_train_AMP": [*PAIR, *AMP],
     "6_train_AMP_no_preview": [*PAIR, *AMP, "--no-preview"],
     "6_train_AMP_SRC-SRC": [*SRC, "WORKSPACE/data_src/aligned", *AMP],
+    **{f"6_export_{name}_as_dfm": ["main.py", "exportdfm", *MODEL[:-1], name] for name in ("Quick96", "SAEHDBW")},
+    "6_train_Quick96": QUICK,
+    "6_train_Quick96_no_preview": [*QUICK, "--no-preview"],
+    "6_train_SAEHDBW": [*TRAIN[:-1], "SAEHDBW"],
+    "6_train_SAEHDBW_no_preview": [*TRAIN[:-1], "SAEHDBW", "--no-preview"],
     "6_train_SAEHD": TRAIN,
     "6_train_SAEHD_no_preview": [*TRAIN, "--no-preview"],
     "demo": ["bat/env/demo.py"],
@@ -71,12 +77,13 @@ DFL_WINDOWS = {  # of its list, what exists here
     "4.2) data_src util faceset metadata save", "4.2) data_src util faceset metadata restore",
     "4.2) data_src util faceset pack", "4.2) data_src util faceset unpack", "5.2) data_dst util faceset pack",
     "5.2) data_dst util faceset unpack", "6) train SAEHD", "6) export SAEHD as dfm", "6) train AMP",
-    "6) train AMP SRC-SRC", "6) export AMP as dfm",
+    "6) train AMP SRC-SRC", "6) export AMP as dfm", "6) train Quick96",
 }  # fmt: skip
 DFL_LINUX = {
     "1_clear_workspace", "4.2_data_src_util_faceset_metadata_save", "4.2_data_src_util_faceset_metadata_restore",
     "4.2_data_src_util_faceset_pack", "4.2_data_src_util_faceset_unpack", "5.2_data_dst_util_faceset_pack",
     "5.2_data_dst_util_faceset_unpack", "6_train_SAEHD", "6_train_SAEHD_no_preview",
+    "6_train_Quick96", "6_train_Quick96_no_preview",
 }  # fmt: skip
 needs_bash = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
 
@@ -151,7 +158,7 @@ def test_bat_does_as_its_twin(path: Path) -> None:
 
 
 def test_env_files_set_the_same() -> None:
-    names = {"ROOT", "PYTHON", "WORKSPACE", "PRETRAIN_FACES", "PYTHONNOUSERSITE", "PYTHONUTF8"}
+    names = {"ROOT", "PYTHON", "WORKSPACE", "PRETRAIN_FACES", "PRETRAINED_QUICK96", "PYTHONNOUSERSITE", "PYTHONUTF8"}
     bat = (ROOT / "bat" / "windows" / "env.bat").read_text("ascii")
     sh = (ROOT / "bat" / "linux" / "env.sh").read_text("ascii")
     assert set(re.findall(r'set "(\w+)=[^"]', bat)) == names
@@ -187,7 +194,7 @@ def launch(script: Path, *arguments: str, python: Path | None = None, **variable
 
 
 def expected(name: str, root: Path, workspace: Path, pretrain: Path) -> list[str]:
-    words = {"WORKSPACE": workspace, "PRETRAIN": pretrain, "main.py": root / "main.py", "bat": root / "bat"}
+    words = {"ROOT": root, "WORKSPACE": workspace, "PRETRAIN": pretrain, "main.py": root / "main.py", "bat": root / "bat"}
     parts = [word.split("/") for word in COMMANDS[name]]
     return [str(Path(words.get(head, head), *rest)) for head, *rest in parts]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from augmented import by_opencv, by_torch, chance
 from sample_faces import mean_landmarks, noise, write_face
+from small_models import random_batch, small
 from test_augment import noisy
 from test_saehd_golden import nchw, relative
 from training import command, here
@@ -27,28 +28,16 @@ from samplelib.faceset import Faceset
 from samplelib.prepare import kinds, prepare
 from samplelib.process import process
 
-SIZES = {"ae_dims": 12, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4}
-BW = {"archi": "liae-ud", "resolution": 64, "face_type": "f", "batch_size": 2, **SIZES, "ae_dims": 8}
 
-
-def quick(name: str = "Quick96") -> SwapTask:
-    """The model with a network as small as the recorded one."""
-    spec = MODELS[name]
-    rows = tuple(fixed(**{r.key: SIZES[r.key]})[0] if r.key in SIZES else r for r in spec.rows)
-    small = replace(spec, rows=rows)
-    task = small.build(small.resolve({}))
+def quick(**sizes: int) -> SwapTask:
+    """Quick96 with a small network, of the recorded size where none is given."""
+    spec = MODELS["Quick96"]
+    sizes = {"ae_dims": 12, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4, **sizes}
+    rows = tuple(row for row in spec.rows if row.key not in sizes) + fixed(**sizes)
+    spec = replace(spec, rows=rows)
+    task = spec.build(spec.resolve({}))
     assert isinstance(task, SwapTask)
     return task
-
-
-def some_batch(task: SwapTask, count: int = 2, seed: int = 0) -> Batch:
-    rng = np.random.default_rng(seed)
-    requests = task.spec.requests(task.values)
-    arrays = {
-        side: Side(**{name: rng.random((count, *request.shape(name)), dtype=np.float32) for name in request.names})
-        for side, request in requests.items()
-    }
-    return Batch(**arrays)
 
 
 def test_quick96_against_dfl(shared: Path) -> None:
@@ -82,17 +71,16 @@ def test_a_quick96_of_dfl_is_read_and_written(shared: Path, tmp_path: Path) -> N
         (tmp_path / path.name).write_bytes(path.read_bytes())
     task = quick()
     task.load(tmp_path, "gold")
-    task.step(some_batch(task))
+    task.step(random_batch(task))
     task.save(tmp_path, "gold")
     data = ModelDir(tmp_path, "gold", "Quick96").read_data()
     assert data.iter == 1 and data.options["batch_size"] == 4 and "resolution" not in data.options
     assert [array.shape[-1] for array in data.sample_for_preview[0]] == [3, 3, 1]
 
 
-@pytest.mark.parametrize("name", ["Quick96", "Quick64"])
-def test_every_third_iteration_sees_the_last_batch_as_it_is(name: str) -> None:
-    task, seen = quick(name), []
-    batch, forward = some_batch(task), task.net.codes
+def test_every_third_iteration_sees_the_last_batch_as_it_is() -> None:
+    task, seen = quick(), []
+    batch, forward = random_batch(task), task.net.codes
 
     def codes(x: torch.Tensor, *more: Any) -> torch.Tensor:
         seen.append(bool(torch.equal(x, task.both(batch, "target"))))
@@ -121,19 +109,6 @@ def train(faces: Path, model: Path, name: str, *more: str) -> str:
     done = here(words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_a_resumed_quick64_trains_on_what_it_would_have_trained_on(faces: Path, tmp_path: Path) -> None:
-    for stops in ((4,), (3, 4)):
-        folder = tmp_path / str(len(stops))
-        for stop in stops:
-            said = train(faces, folder, "Quick64", "--target-iter", str(stop))
-            assert "override model settings" not in said
-    whole, parts = (
-        {path.name: path.read_bytes() for path in ModelDir(tmp_path / name, "new", "Quick64").files()}
-        for name in ("1", "2")
-    )
-    assert whole == parts
 
 
 def test_start_files(faces: Path, tmp_path: Path) -> None:
@@ -173,9 +148,8 @@ def test_grey_samples_are_the_grey_of_coloured_ones(size: int, ct_mode: str) -> 
 
 
 def test_saehdbw_draws_grey_cells_from_one_channel(tmp_path: Path) -> None:
-    spec = MODELS["SAEHDBW"]
-    task: Any = spec.build(spec.resolve({}, stored={**BW, "gan_power": 0.1, "gan_dims": 4, "face_style_power": 1.0}))
-    batch = some_batch(task)
+    task: Any = small("SAEHDBW", gan_power=0.1, gan_dims=4, face_style_power=1.0)
+    batch = random_batch(task)
     assert batch.src.warped.shape[1] == batch.dst.target.shape[1] == 1
     for _ in range(2):
         assert all(np.isfinite(float(loss)) for loss in task.step(batch).values())
@@ -194,8 +168,7 @@ def test_a_grey_dfm_takes_and_gives_three_channels(tmp_path: Path) -> None:
 
     from models import dfm
 
-    spec = MODELS["SAEHDBW"]
-    task: Any = spec.build(spec.resolve({}, stored=BW), training=False)
+    task: Any = small("SAEHDBW", training=False)
     path = tmp_path / "a_SAEHDBW_model.dfm"
     assert max(dfm.export(task, path, name="a").values()) < 1e-3
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

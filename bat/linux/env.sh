@@ -2,7 +2,7 @@
 # Sourced by every launcher: `env.sh installed` (a Python with everything in it; `installed dfm`: with that extra of
 # setup.cfg too), `env.sh present` (the environment as far as it is there, else any Python) or `env.sh bare` (any
 # Python 3.10+).
-# Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat/env/local.sh; see bat/env/README.md.
+# Sets ROOT, PYTHON, WORKSPACE, PRETRAIN_FACES and PRETRAINED_QUICK96. Own paths belong in bat/env/local.sh; see bat/env/README.md.
 set -eu
 # Some desktops start what is double-clicked with its streams closed.
 { true 9>&2; } || exec 2>/dev/null
@@ -16,6 +16,7 @@ export PYTHONNOUSERSITE=1 PYTHONUTF8=1
 if [ -f "$ROOT/bat/env/local.sh" ]; then . "$ROOT/bat/env/local.sh"; fi
 WORKSPACE=${FACESMITH_WORKSPACE:-$ROOT/workspace}
 PRETRAIN_FACES=${FACESMITH_PRETRAIN_FACES:-$ROOT/pretrain_faces}
+PRETRAINED_QUICK96=${FACESMITH_PRETRAINED_QUICK96:-$ROOT/pretrain_Quick96}
 
 find_python() {
     local name

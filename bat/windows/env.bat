@@ -1,7 +1,7 @@
 rem Called by every launcher: "env.bat installed" (a Python with everything in it; "installed dfm": with that extra of
 rem setup.cfg too), "env.bat present" (the environment as far as it is there, else any Python) or "env.bat bare" (any
 rem Python 3.10+).
-rem Sets ROOT, PYTHON, WORKSPACE and PRETRAIN_FACES. Own paths belong in bat\env\local.bat; see bat\env\README.md.
+rem Sets ROOT, PYTHON, WORKSPACE, PRETRAIN_FACES and PRETRAINED_QUICK96. Own paths belong in bat\env\local.bat; see bat\env\README.md.
 chcp 65001 >nul
 set "PYTHONHOME="
 set "PYTHONPATH="
@@ -15,6 +15,8 @@ rem A backslash at its end would quote the quote behind it.
 if "%WORKSPACE:~-1%"=="\" set "WORKSPACE=%WORKSPACE:~0,-1%"
 set "PRETRAIN_FACES=%ROOT%\pretrain_faces"
 if defined FACESMITH_PRETRAIN_FACES set "PRETRAIN_FACES=%FACESMITH_PRETRAIN_FACES%"
+set "PRETRAINED_QUICK96=%ROOT%\pretrain_Quick96"
+if defined FACESMITH_PRETRAINED_QUICK96 set "PRETRAINED_QUICK96=%FACESMITH_PRETRAINED_QUICK96%"
 set "PYTHON=%FACESMITH_PYTHON%"
 for %%C in ("py -3" "py -3.13" "py -3.12" "py -3.11" "py -3.14" "py -3.10" "python" "python3") do if not defined PYTHON call :find_python %%~C
 if not defined PYTHON goto no_python
