@@ -194,7 +194,8 @@ def launch(script: Path, *arguments: str, python: Path | None = None, **variable
 
 
 def expected(name: str, root: Path, workspace: Path, pretrain: Path) -> list[str]:
-    words = {"ROOT": root, "WORKSPACE": workspace, "PRETRAIN": pretrain, "main.py": root / "main.py", "bat": root / "bat"}
+    words = {"ROOT": root}
+    words |= {"WORKSPACE": workspace, "PRETRAIN": pretrain, "main.py": root / "main.py", "bat": root / "bat"}
     parts = [word.split("/") for word in COMMANDS[name]]
     return [str(Path(words.get(head, head), *rest)) for head, *rest in parts]
 
