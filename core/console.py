@@ -1,7 +1,8 @@
-"""The terminal: a sink that prints DFL's lines, and the reader of the key that stops training.
+"""The terminal: a sink that prints DFL's lines.
 
 On a terminal the line of the running iteration is overwritten until a save makes it permanent, then holding the means
-since the save before; elsewhere (file, pipe) lines stay, and come at a modest rate. Put `ConsoleSink` behind
+since the save before; elsewhere (file, pipe) lines stay, and come at a modest rate. The cursor rests at the beginning
+of that line: what is typed shows there until the next iteration, and never wraps. Put `ConsoleSink` behind
 `core.sinks.Background`: a terminal may be slow, or stopped with Ctrl-S.
 """
 
@@ -9,19 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import select
+import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TextIO
 
 from core.events import (
     BackedUp,
-    Command,
-    CommandName,
     Event,
     Failed,
     Noted,
@@ -35,20 +31,21 @@ from core.events import (
     Warned,
 )
 from core.liveline import LiveLine
-from core.sinks import Every, ask
+from core.sinks import Every
 
 LONG_S = 5.0
 PLAIN_WIDTH = 200
-LINES: dict[str, CommandName] = {"s": "save", "b": "backup", "p": "preview", "o": "options"}
+ERASE_BELOW = "" if sys.platform == "win32" else "\x1b[J"
+"""Old Windows consoles would print it."""
 
 
 class ConsoleSink:
     """Sink: one line of text for what happens.
 
     clock: seconds since the epoch, shown as local time. width: columns of the terminal, asked before every
-    overwritten line. stays: after the target the program waits for keys (it does not with --exit-at-target).
-    every: seconds between lines of iterations where the stream is no terminal. key: what stops training, as told to
-    the user; empty where nothing reads keys. memory: see `core.liveline.LiveLine`.
+    overwritten line. live: whether lines can be overwritten (default: where the stream is a terminal). stays: after the target the program waits for keys (it does not with --exit-at-target).
+    every: seconds between lines of iterations where they cannot. key: what stops training, as told to the user; empty
+    where nothing reads keys. keys: what shows the other keys. memory: see `core.liveline.LiveLine`.
     """
 
     def __init__(
@@ -60,13 +57,16 @@ class ConsoleSink:
         stays: bool = True,
         every: float = 10.0,
         key: str = "Enter",
+        keys: str = "",
+        live: bool | None = None,
         memory: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._stream, self._clock, self._width = stream, clock, width
-        self._stays, self._key = stays, key
-        self._live = stream.isatty()
+        self._stays, self._key, self._keys = stays, key, keys
+        self._live = stream.isatty() if live is None else live
         self._due = Every(every, clock)
         self._pending = 0  # length of the text a carriage return would overwrite
+        self._room = 0  # columns there were then
         self._open = ""  # the stage whose line waits for its seconds
         self._ms = 0.0
         self._more = LiveLine(clock, memory)
@@ -79,7 +79,7 @@ class ConsoleSink:
             self._more.stepped(event)
             line = iteration_line(self._clock(), event.iteration, event.ms, event.losses)
             if self._live:
-                self._overwrite(line + self._more.fields(max(10, self._width() - 1) - len(line)))
+                self._overwrite(line + self._more.fields(self._columns() - len(line)))
             elif self._due():
                 self._print(line + self._more.fields(PLAIN_WIDTH))
         elif isinstance(event, Saving):
@@ -101,7 +101,7 @@ class ConsoleSink:
         elif isinstance(event, Staged):
             self._staged(event)
         elif isinstance(event, Noted):
-            if not event.aside:
+            if not event.aside and (event.text or self._pending):  # an empty one ends the line that is overwritten
                 self._print(event.text)
         elif isinstance(event, Warned):
             self._print(f"Warning: {event.text}")
@@ -113,6 +113,7 @@ class ConsoleSink:
     def _started(self, event: Started) -> None:
         self._more.started(event)
         how = f' Press "{self._key}" to stop training and save model.' if self._key else ""
+        how += f' "{self._keys}" shows the other keys.' if self._keys else ""
         if event.target and event.iteration >= event.target:
             self._past = True
             self._print("Model already trained to target iteration." + (" You can use preview." if self._stays else ""))
@@ -140,17 +141,24 @@ class ConsoleSink:
             self._open = ""
             self._write("\n")
 
+    def _columns(self) -> int:
+        """Those of a line that does not wrap, as it could not be overwritten."""
+        return max(1, self._width() - 1)
+
     def _overwrite(self, text: str) -> None:
         self._close_line()
-        text = text[: max(10, self._width() - 1)]  # a line that wraps could not be overwritten
-        self._write("\r" + text.ljust(self._pending))
-        self._pending = len(text)
+        room = self._columns()
+        # Where the terminal has become narrower, it may have broken the line in two.
+        wipe = ERASE_BELOW if self._pending > room < self._room else ""
+        text = text[:room]
+        self._write(f"\r{wipe}{text.ljust(min(self._pending, room))}\r")
+        self._pending, self._room = len(text), room
 
     def _print(self, text: str, end: str = "\n") -> None:
         self._close_line()
         start = "\r" if self._pending else ""
         first, *rest = text.split("\n")
-        self._write(start + "\n".join([first.ljust(self._pending), *rest]) + end)
+        self._write(start + "\n".join([first.ljust(min(self._pending, self._columns())), *rest]) + end)
         self._pending = 0
 
     def _write(self, text: str) -> None:
@@ -171,96 +179,14 @@ def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, f
     return f"[{clock}][#{iteration:06d}][{took}]" + "".join(f"[{value:.4f}]" for value in losses.values())
 
 
-class StopKeys:
-    """Reads the terminal in a thread: a line that is one of the window's keys (`s`, then Enter) is its command, any
-    other is a stop; then, and after `close()`, it leaves what is typed to others. What was typed before is dropped: an
-    Enter too many at the questions must not stop the training. Does nothing where `stdin` is no terminal."""
-
-    def __init__(
-        self,
-        stdin: TextIO | None,
-        commands: queue.Queue[Command],
-        others: Mapping[str, Callable[[], object]] = MappingProxyType({}),
-    ) -> None:
-        """others: what further lines do, called in the thread."""
-        self._commands, self._others = commands, others
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        if stdin is None or stdin.closed or not stdin.isatty():
-            return
-        self._thread = threading.Thread(target=self._run, args=(stdin.fileno(),), name="stop key", daemon=True)
-        self._thread.start()
-
-    @property
-    def active(self) -> bool:
-        """Whether Enter stops training now."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def close(self) -> None:
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, handle: int) -> None:
-        if sys.platform == "win32":
-            self._watch_console()
-        else:
-            self._watch_terminal(handle)
-
-    def _watch_console(self) -> None:
-        if sys.platform == "win32":
-            import msvcrt
-
-            typed = ""
-            while msvcrt.kbhit():
-                msvcrt.getwch()
-            while not self._closing.wait(0.1):
-                while msvcrt.kbhit():
-                    typed += msvcrt.getwch()
-                    if typed[-1] in "\r\n":
-                        if self._told(typed):
-                            return
-                        typed = ""
-
-    def _watch_terminal(self, handle: int) -> None:
-        if sys.platform != "win32":
-            import termios
-
-            with contextlib.suppress(termios.error):  # raised where another job owns the terminal
-                if not _in_background(handle):
-                    termios.tcflush(handle, termios.TCIFLUSH)
-            while not self._closing.is_set():
-                try:
-                    if _in_background(handle):  # reading would stop the whole process (SIGTTIN)
-                        self._closing.wait(0.5)
-                        continue
-                    if not select.select([handle], [], [], 0.1)[0] or self._closing.is_set():
-                        continue
-                    typed = os.read(handle, 1024)  # the terminal hands out one line at a time
-                except OSError:  # the terminal is gone; SIGHUP is the trainer's business
-                    return
-                if (b"\n" in typed or b"\r" in typed) and self._told(typed.decode("utf-8", "replace")):
-                    return
-                if not typed:  # Ctrl-D at the start of a line: the terminal would report it for ever
-                    self._closing.wait(0.5)
+def overwrites(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a line of the stream can be written over: not in a file, a pipe, or a terminal that says it is dumb."""
+    return stream.isatty() and environ.get("TERM") != "dumb"
 
 
-    def _told(self, line: str) -> bool:
-        """Hands a typed line on; whether it is a stop."""
-        word = line.strip().lower()
-        if word in self._others:
-            self._others[word]()
-            return False
-        name = LINES.get(word, "stop")
-        ask(self._commands, name)
-        return name == "stop"
-
-
-def _in_background(handle: int) -> bool:
-    """Whether another job owns the terminal. A terminal that is not our controlling one is free to read."""
-    if sys.platform == "win32":
-        return False
-    try:
-        return os.tcgetpgrp(handle) != os.getpgrp()
-    except OSError:
-        return False
+def columns(stream: TextIO) -> int:
+    """How wide the terminal is now. The variable COLUMNS only counts where it cannot be asked: it may be of before."""
+    with contextlib.suppress(OSError, ValueError):  # not a terminal, not a file at all, closed
+        if wide := os.get_terminal_size(stream.fileno()).columns:
+            return wide
+    return shutil.get_terminal_size().columns

@@ -102,7 +102,7 @@ def train(
         stops = stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
         stack.enter_context(stages.tell_by(sinks.emit))
-        stops.emit = sinks.emit
+        stops.emit, stops.let_go = sinks.emit, sinks.let_go
         if args.commands is not None:
             stack.enter_context(CommandFile(args.commands, commands, sinks.emit))
         waits = functools.partial(stop_waits, commands)
@@ -297,8 +297,9 @@ def show_samples(
     """--debug: what the network would be fed, one page a side; `p` draws the next batch. Nothing is trained."""
     commands: Commands = queue.Queue()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(Stops(commands, args.stop_within))
+        stops = stack.enter_context(Stops(commands, args.stop_within))
         sinks = stack.enter_context(_sinks(setup, commands, args, log, stdin, stdout))
+        stops.let_go = sinks.let_go
         stack.enter_context(stages.tell_by(sinks.emit))
         room = device_budget(args.device_cache_mb, setup.device.torch_name)
         there = room if setup.values["augment_on"] == "device" else None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from core.console import ConsoleSink, StopKeys
+from core.console import ConsoleSink, columns, overwrites
 from core.eventlog import EventLog, LossTable
 from core.events import Command, Event, Noted, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
+from core.keyboard import HELP, StopKeys
 from core.modeldata import ModelError
 from core.plateau import Plateau
 from core.sinks import Background
@@ -60,9 +60,11 @@ class Sinks:
         self._console = self._add(
             ConsoleSink(
                 stdout,
-                width=lambda: shutil.get_terminal_size().columns,
+                width=lambda: columns(stdout),
+                live=overwrites(stdout, os.environ),
                 stays=stays and (self._keyboard or not problem),
                 key="Enter" if self._keyboard or not problem else "",
+                keys="?" if self._keyboard else "",
                 memory=memory,
             ),
             "console",
@@ -94,15 +96,27 @@ class Sinks:
         self._stack.close()
 
     def listen(self) -> None:
-        """From now on Enter in the terminal stops. May be called again once an Enter was used up."""
+        """From now on keys in the terminal count. May be called again once an Enter was used up."""
         if self._keyboard:
             self._keys.close()
-            self._keys = StopKeys(self._stdin, self._commands, {"w": self.open_window})
+            others = {"w": self.open_window, "?": self.tell_keys, "h": self.tell_keys}
+            self._keys = StopKeys(self._stdin, self._commands, others, self._pasted)
+
+    def let_go(self) -> None:
+        """The terminal as it was, where the program is about to end at once."""
+        self._keys.close()
+
+    def tell_keys(self) -> None:
+        self.emit(Noted(HELP))
+
+    def _pasted(self) -> None:
+        self.emit(Noted("Several characters at once: none of them is taken for a key. ? shows the keys."))
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """The terminal for a question: all that was said is printed, and keys are not listened for meanwhile."""
         self._keys.close()
+        self._console(Noted(""))  # ends the line that is overwritten
         self._console.drain()
         try:
             yield
@@ -164,5 +178,5 @@ class Sinks:
         self._window_open = False
         self._files.activate()
         what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
-        again = " w and Enter in the terminal open it again." if self._keyboard else ""
+        again = " w in the terminal opens it again." if self._keyboard else ""
         self.emit(Warned(f"{what}. Previews go to JPG files in the model folder from now on.{again}"))

@@ -27,13 +27,15 @@ class Stops:
 
     commands: the way to the loop. within: seconds that a stop asked for by the system (not by Ctrl-C) may take, 0 for
     as long as it takes. end: ends the process at once with an exit code, `os._exit`. To be set once they are there:
-    emit, who tells the user; standing, which save the model folder holds; code, the exit code once all is saved.
+    emit, who tells the user; standing, which save the model folder holds; let_go, gives the terminal back; code, the
+    exit code once all is saved.
     """
 
     def __init__(self, commands: Commands, within: float, end: Callable[[int], object] = os._exit) -> None:
         self._commands, self._within, self._end = commands, within, end
         self.emit: Callable[[Event], object] = lambda event: print(getattr(event, "text", ""), file=sys.stderr)
         self.standing: Callable[[], str] = lambda: "Nothing has been trained yet."
+        self.let_go: Callable[[], object] = lambda: None
         self.code: int | None = None
         self.asked = threading.Event()
         self.aborted = False
@@ -116,6 +118,7 @@ class Stops:
             self.emit(Failed(f"{text} {self.standing()}"))
             if self._over.wait(LAST_WORDS):
                 return
+        self.let_go()
         self._end(code if self.code is None else self.code)
 
 

@@ -1,11 +1,9 @@
-"""Transcripts of the console sink, the terminal's stop key, and the background queue all sinks can run behind."""
+"""Transcripts of the console sink, and the background queue all sinks can run behind."""
 
 from __future__ import annotations
 
 import io
-import os
 import queue
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.console import ConsoleSink, StopKeys, iteration_line
+from core.console import ERASE_BELOW, ConsoleSink, columns, iteration_line, overwrites
 from core.events import (
     BackedUp,
     Command,
     Event,
     Failed,
+    Noted,
     Previewed,
     Saved,
     Saving,
@@ -75,9 +74,9 @@ def test_terminal_transcript() -> None:
     assert stream.getvalue() == (
         'Starting. Press "Enter" to stop training and save model.\n'
         "Trying to do the first iteration. If an error occurs, reduce the model parameters.\n"
-        f"\r{first}\r{second.ljust(len(first))}\r{'Saving....'.ljust(len(second))}"
+        f"\r{first}\r\r{second.ljust(len(first))}\r\r{'Saving....'.ljust(len(second))}\r"
         f"\r[{t}][#000002][12.34s][1.0000][1.2500]\n"
-        f"\r{third}\r{'Warning: one'.ljust(len(third))}\ntwo\n"
+        f"\r{third}\r\r{'Warning: one'.ljust(len(third))}\ntwo\n"
         "Done.\n"
     )
 
@@ -104,7 +103,7 @@ def test_the_line_shows_what_part_of_the_time_is_waiting_for_samples() -> None:
     sink = ConsoleSink(stream, Clock())
     for iteration, waited in ((1, 0.4), (2, 50.0), (3, 99.0)):
         sink(Stepped(iteration, {"loss": 1.0}, 100.0, waited))
-    lines = stream.getvalue().split("\r")[1:]
+    lines = stream.getvalue().split("\r\r")
     assert "data" not in lines[0] and "[data 25%]" in lines[1] and "[data 50%]" in lines[2]
     for iteration in range(400):
         sink(Stepped(iteration, {"loss": 1.0}, 100.0, 0.2))
@@ -134,10 +133,43 @@ def test_other_lines_and_no_key() -> None:
 
 
 def test_line_does_not_wrap() -> None:
-    stream = Terminal()
-    sink = ConsoleSink(stream, Clock(), width=lambda: 30)
+    stream, width = Terminal(), [30]
+    sink = ConsoleSink(stream, Clock(), width=lambda: width[0])
+    for width[0] in (30, 12, 3, 1, 25):
+        sink(step(1, 1.0, 1.0))
+    lines = stream.getvalue().replace(ERASE_BELOW, "").split("\r\r")
+    assert [len(line.strip("\r")) for line in lines] == [29, 11, 2, 1, 24]
+
+
+def test_a_terminal_that_became_narrower_is_wiped() -> None:
+    stream, width = Terminal(), [100]
+    sink = ConsoleSink(stream, Clock(), width=lambda: width[0])
     sink(step(1, 1.0, 1.0))
-    assert len(stream.getvalue()) == 1 + 29
+    assert ERASE_BELOW not in stream.getvalue()
+    width[0] = 40
+    sink(step(2, 1.0, 1.0))
+    assert f"\r\r{ERASE_BELOW}[" in stream.getvalue()
+    sink(step(3, 1.0, 1.0))
+    assert stream.getvalue().count(ERASE_BELOW) == 1
+
+
+def test_an_empty_note_ends_the_line() -> None:
+    stream = Terminal()
+    sink = ConsoleSink(stream, Clock(), width=lambda: 20)
+    sink(Noted(""))
+    sink(step(1, 1.0, 1.0))
+    sink(Noted(""))
+    assert stream.getvalue().endswith("\r\r" + " " * 19 + "\n") and stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(("terminal", "kind", "live"), [(True, "xterm", True), (True, "dumb", False), (False, "", False)])
+def test_where_lines_are_written_over(terminal: bool, kind: str, live: bool) -> None:
+    assert overwrites(Terminal() if terminal else io.StringIO(), {"TERM": kind}) is live
+
+
+def test_width_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "123")
+    assert columns(io.StringIO()) == 123
 
 
 def test_unknown_letters_and_closed_stream() -> None:
@@ -225,60 +257,3 @@ def test_ask_does_not_repeat_itself() -> None:
     ask(commands, "save")
     ask(commands, "stop")
     assert [command.name for command in commands.queue] == ["save", "stop"]
-
-
-def wait_for(condition: object, seconds: float = 10.0) -> bool:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_stop_key_in_a_terminal() -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    commands: queue.Queue[Command] = queue.Queue()
-    with os.fdopen(slave, closefd=True) as stdin:
-        keys = StopKeys(stdin, commands)
-        assert keys.active
-        os.write(master, b"abc")
-        time.sleep(0.2)
-        assert commands.empty()
-        os.write(master, b"\nrest\n")
-        assert wait_for(lambda: not commands.empty())
-        assert commands.get_nowait() == Command("stop")
-        assert wait_for(lambda: not keys.active)
-        assert stdin.readline() == "rest\n"  # what comes after Enter is not ours
-        keys.close()
-    os.close(master)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_stop_keys_close_leaves_the_input() -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    commands: queue.Queue[Command] = queue.Queue()
-    with os.fdopen(slave, closefd=True) as stdin:
-        keys = StopKeys(stdin, commands)
-        keys.close()
-        os.write(master, b"mine\n")
-        assert stdin.readline() == "mine\n"
-    os.close(master)
-    assert commands.empty()
-
-
-def test_no_terminal_no_thread(tmp_path: Path) -> None:
-    path = tmp_path / "answers"
-    path.write_text("\n\n")
-    with path.open() as stdin:
-        for source in (stdin, None, io.StringIO("\n")):
-            keys = StopKeys(source, queue.Queue())
-            assert not keys.active
-            keys.close()
-        assert stdin.readline() == "\n"
