@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from core.events import (
+    Advanced,
     BackedUp,
     Event,
     Failed,
@@ -35,6 +36,7 @@ from core.sinks import Every
 
 LONG_S = 5.0
 PLAIN_WIDTH = 200
+BAR = 20
 ERASE_BELOW = "" if sys.platform == "win32" else "\x1b[J"
 """Old Windows consoles would print it."""
 
@@ -42,10 +44,11 @@ ERASE_BELOW = "" if sys.platform == "win32" else "\x1b[J"
 class ConsoleSink:
     """Sink: one line of text for what happens.
 
-    clock: seconds since the epoch, shown as local time. width: columns of the terminal, asked before every
-    overwritten line. live: whether lines can be overwritten (default: where the stream is a terminal). stays: after the target the program waits for keys (it does not with --exit-at-target).
-    every: seconds between lines of iterations where they cannot. key: what stops training, as told to the user; empty
-    where nothing reads keys. keys: what shows the other keys. memory: see `core.liveline.LiveLine`.
+    clock: seconds since the epoch, shown as local time. width: columns of the terminal, asked before every overwritten
+    line. live: whether lines can be overwritten (default: where the stream is a terminal). stays: after the target the
+    program waits for keys (it does not with --exit-at-target). every: seconds between lines of iterations where they
+    cannot. key: what stops training, as told to the user; empty where nothing reads keys. keys: what shows the other
+    keys. memory: see `core.liveline.LiveLine`.
     """
 
     def __init__(
@@ -68,7 +71,10 @@ class ConsoleSink:
         self._pending = 0  # length of the text a carriage return would overwrite
         self._room = 0  # columns there were then
         self._open = ""  # the stage whose line waits for its seconds
+        self._bar = ""  # the stage whose bar is the line to be overwritten
         self._ms = 0.0
+        self._slow = Every(every, clock)
+        self._saving = ""  # how far the save is, while training goes on
         self._more = LiveLine(clock, memory)
         self._past = False  # the run began at or beyond its target
         self._gone = False
@@ -77,7 +83,7 @@ class ConsoleSink:
         if isinstance(event, Stepped):
             self._ms = event.ms
             self._more.stepped(event)
-            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses)
+            line = iteration_line(self._clock(), event.iteration, event.ms, event.losses) + self._saving
             if self._live:
                 self._overwrite(line + self._more.fields(self._columns() - len(line)))
             elif self._due():
@@ -85,7 +91,10 @@ class ConsoleSink:
         elif isinstance(event, Saving):
             if self._live:
                 self._overwrite("Saving....")
+        elif isinstance(event, Advanced):
+            self._advanced(event)
         elif isinstance(event, Saved):
+            self._saving = ""
             # without a step since the save before there is no mean: say what was done instead
             text = iteration_line(self._clock(), event.iteration, self._ms, event.losses or {}) + self._more.waiting()
             self._print(text if event.losses else f"{text} Saved.")
@@ -104,6 +113,7 @@ class ConsoleSink:
             if not event.aside and (event.text or self._pending):  # an empty one ends the line that is overwritten
                 self._print(event.text)
         elif isinstance(event, Warned):
+            self._saving = ""  # a save that failed tells itself by one
             self._print(f"Warning: {event.text}")
         elif isinstance(event, Failed):
             self._print(f"Error: {event.text}")
@@ -133,8 +143,24 @@ class ConsoleSink:
         elif self._open == event.name:
             self._open = ""
             self._write(f" {event.seconds:.1f} s\n")
+        elif self._bar == event.name:
+            self._print(f"{event.name}... {event.seconds:.1f} s")
         elif event.seconds >= LONG_S:
             self._print(f"{event.name}: {event.seconds:.1f} s")
+
+    def _advanced(self, event: Advanced) -> None:
+        """On a terminal a bar, or what is behind the iteration; elsewhere a stage gets a line now and then."""
+        if not event.name:
+            self._saving = f"[saving {event.done}/{event.total}]"
+            if self._live:
+                self._overwrite(f"Saving.... {event.done}/{event.total}")
+        elif self._live:
+            if self._open == event.name:  # the bar takes the place of its line
+                self._open, self._pending = "", len(event.name) + 3
+            self._overwrite(progress_line(event))
+            self._bar = event.name
+        elif self._slow():
+            self._print(f"{event.name}: {event.done:,} of {event.total:,}")
 
     def _close_line(self) -> None:
         if self._open:
@@ -156,6 +182,7 @@ class ConsoleSink:
 
     def _print(self, text: str, end: str = "\n") -> None:
         self._close_line()
+        self._bar = ""
         start = "\r" if self._pending else ""
         first, *rest = text.split("\n")
         self._write(start + "\n".join([first.ljust(min(self._pending, self._columns())), *rest]) + end)
@@ -170,6 +197,13 @@ class ConsoleSink:
             self._stream.flush()
         except (OSError, ValueError):  # the terminal or the reader of the pipe is gone; training goes on
             self._gone = True
+
+
+def progress_line(event: Advanced) -> str:
+    """`Loading samples...  53% |##########          | 10,600/20,000`"""
+    part = min(1.0, event.done / event.total) if event.total > 0 else 0.0
+    bar = "#" * int(BAR * part)
+    return f"{event.name}... {int(100 * part):3d}% |{bar:{BAR}}| {event.done:,}/{event.total:,}"
 
 
 def iteration_line(now: float, iteration: int, ms: float, losses: Mapping[str, float]) -> str:

@@ -94,6 +94,15 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class Advanced:
+    """Of the stage of that name, or of a save (no name), `done` of `total` parts are over."""
+
+    done: int
+    total: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something the user should know; training goes on. trace: what only the log shows."""
 
@@ -119,7 +128,7 @@ class Stopped:
 
 
 Progress = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReached | Stopped
-Event = Progress | Noted | Staged | Warned | Failed
+Event = Progress | Noted | Staged | Advanced | Warned | Failed
 
 
 CommandName = Literal["save", "backup", "preview", "options", "stop"]

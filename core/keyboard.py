@@ -22,10 +22,13 @@ from core.events import Command
 from core.sinks import ask
 from core.window import COMMAND_KEYS, DIGITS
 
-HELP = (
-    "Keys: s saves, b saves and makes a backup, p draws the preview anew, o asks for other options, w opens the window "
-    "again, Enter or Ctrl-C saves and ends. 2, 0 and 3 stand for s, b and p."
-)
+HELP = """Keys in the terminal:
+  s or 2   save
+  b or 0   save, then make a backup
+  p or 3   draw the preview anew
+  o        other options; training goes on with them
+  w        open the window again
+  Enter    save and end, as Ctrl-C"""
 TOGETHER_S = 0.03
 """What comes within this time of each other was not typed key by key."""
 ESCAPE_S = 0.1

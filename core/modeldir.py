@@ -134,9 +134,11 @@ class ModelDir:
         values: Values,
         device: str = "CPU",
         state: RunState | None = None,
+        report: Callable[[int, int], object] = lambda done, total: None,
     ) -> None:
         """Replaces the whole set or, raising OSError, leaves the old one. Parts that are not given stay. Without a
-        state the one of an earlier save is removed, as it tells nothing of these files."""
+        state the one of an earlier save is removed, as it tells nothing of these files. report: see
+        `SaveJournal.save`."""
         contents: dict[str, Iterable[bytes | memoryview]] = {
             f"{stem}.npy": dflfile.chunks(part) for stem, part in parts.items()
         }
@@ -147,7 +149,8 @@ class ModelDir:
         if state is not None:
             contents[STATE] = [state.to_json()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.journal.save(contents, data.iter, data.loss_history.recent(), removed=[STATE] if state is None else [])
+        removed = [STATE] if state is None else []
+        self.journal.save(contents, data.iter, data.loss_history.recent(), removed, report)
 
     def recover(self) -> list[str]:
         """Ends a save that was interrupted, and gives way to files that another program wrote: to be called, with the

@@ -68,10 +68,11 @@ class SaveJournal:
         iteration: int,
         losses: Iterable[float | None] = (),
         removed: Iterable[str] = (),
+        report: Callable[[int, int], object] = lambda done, total: None,
     ) -> Manifest:
         """Replaces the files of `contents` and deletes those `removed`, all or none; others stay. Raises OSError, or
         what making the contents raises: then the files are what they were, as far as the disk allows, and else at the
-        next `recover`."""
+        next `recover`. report: told how many files are written, of how many."""
         if strange := [ending for ending in (*contents, *removed) if not ENDING.fullmatch(ending)]:
             raise ValueError(
                 f"{strange[0]!r} is no name for a file of a model: letters, digits, - and _, then .npy or .dat"
@@ -79,7 +80,10 @@ class SaveJournal:
         self._make_way()
         try:
             last = self.manifest()
-            files = {ending: self._stage(ending, pieces, iteration) for ending, pieces in contents.items()}
+            files: dict[str, Entry] = {}
+            for ending, pieces in contents.items():
+                files[ending] = self._stage(ending, pieces, iteration)
+                report(len(files), len(contents))
             before = {ending: self._present(ending, last) for ending in files}
             gone = {ending: self._present(ending, last) for ending in removed}
             before |= {ending: entry for ending, entry in gone.items() if entry is not None}

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.backups import RULES, BackupRules
 from core.disk import remedy
-from core.events import BackedUp, Event, Saved, Saving, Warned
+from core.events import Advanced, BackedUp, Event, Saved, Saving, Warned
 from core.memory import out_of_memory
 from core.modeldir import ModelData, ModelDir, ModelError, Part
 from core.options import Values
@@ -170,9 +170,12 @@ class BackgroundSaver:
         now = self._look()
         if changed := [name for name, stamp in now.items() if self._stamps.get(name) != stamp]:
             self._give_way(changed)
-        self._directory.write(job.parts, job.data, self._values, self._device, job.state)
+        self._directory.write(job.parts, job.data, self._values, self._device, job.state, self._advanced)
         self._saved_ok, self._stamps, self._standing = True, self._look(), job.data.iter
         self._emit(Saved(job.data.iter, job.losses, (self._clock() - start) * 1e3, self._directory.folder))
+
+    def _advanced(self, done: int, total: int) -> None:
+        self._emit(Advanced(done, total))
 
     def _look(self) -> dict[str, tuple[int, int]]:
         """Size and time of every weighty file there is."""

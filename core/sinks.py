@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from core.events import Command, CommandName, Event, Previewed, Stepped
+from core.events import Advanced, Command, CommandName, Event, Previewed, Stepped
 
 Sink = Callable[[Event], object]
 
@@ -19,8 +19,8 @@ Sink = Callable[[Event], object]
 class Background:
     """A sink that hands events to `sink` in a thread of its own, in order.
 
-    Calling it never waits. Where the sink falls behind, the oldest events that the next ones make stale are dropped:
-    a preview when a newer one comes, preview-history pages beyond `pages`, steps beyond `steps`. All others
+    Calling it never waits. Where the sink falls behind, the oldest events that the next ones make stale are dropped: a
+    preview or a progress when a newer one comes, preview-history pages beyond `pages`, steps beyond `steps`. All others
     (Saved, Warned, Failed, Stopped and so on) are always delivered.
 
     An exception of the sink ends the thread and shows by way of `threading.excepthook`; later events are ignored.
@@ -28,7 +28,7 @@ class Background:
 
     def __init__(self, sink: Sink, *, steps: int = 1000, pages: int = 8, name: str = "sink") -> None:
         self._sink = sink
-        self._limits = {"step": steps, "history": pages, "preview": 1}
+        self._limits = {"step": steps, "history": pages, "preview": 1, "advance": 1}
         self._waiting: deque[tuple[str, Event]] = deque()
         self._counts = dict.fromkeys(self._limits, 0)
         self._changed = threading.Condition()
@@ -89,6 +89,8 @@ class Background:
 def _kind(event: Event) -> str:
     if isinstance(event, Stepped):
         return "step"
+    if isinstance(event, Advanced):
+        return "advance"
     if isinstance(event, Previewed):
         return "history" if event.history else "preview"
     return ""

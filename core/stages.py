@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.batch import Batch
-from core.events import Event, Noted, Previewed, Staged, Started, Stepped, TargetReached
+from core.events import Advanced, Event, Noted, Previewed, Staged, Started, Stepped, TargetReached
 from core.prompts import Kind, Terminal
 
 FACES = "Is the disk or the network drive with the faces slow, asleep or away?"
@@ -29,6 +29,11 @@ WORKERS = (
     "Sample processes may be held up by a virus scanner, by other programs that use all processors, or by the disk "
     "with the faces. --workers 0 does without such processes."
 )
+
+LONG_S = 1.0
+"""From so many seconds on it is told how far a stage is..."""
+ADVANCE_S = 0.2
+"""...this often."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Stages:
         self._iterations: deque[float] = deque(maxlen=31)
         self._stage: tuple[str, float, bool] | None = None
         self._waited = 0.0  # seconds of the stage that somebody was waited for
+        self._advanced = -ADVANCE_S
 
     def tell(self, event: Event) -> None:
         with self._telling:
@@ -122,6 +128,16 @@ class Stages:
         """It gets on: what is stuck from now on is another thing."""
         if (doing := self.doing) is not None:
             self.doing = Doing(doing.name, doing.hint, self._clock(), doing.repeated)
+
+    def advance(self, done: int, total: int) -> None:
+        """So much of the stage is done: told now and then, where it takes long."""
+        self.beat()
+        if self._stage is not None:
+            name, begun, shown = self._stage
+            now = self._clock()
+            if shown and now - begun - self._waited >= LONG_S and abs(now - self._advanced) >= ADVANCE_S:
+                self._advanced = now
+                self.tell(Advanced(done, total, name))
 
     def iterate(self, name: str, hint: str) -> None:
         """A step of an iteration begins."""

@@ -255,7 +255,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
         from mainscripts import train_config, train_faces, train_memory, train_run, train_setup, train_watch
     spec = train_setup.find_spec(args.model)
     with stages.stage("Loading samples", FACES):
-        folders = train_faces.open_folders(args, stages.say, stages.beat)
+        folders = train_faces.open_folders(args, stages.say, stages.advance)
     with contextlib.ExitStack() as stack:
         opened = None
         while opened is None:  # `<` at the first question leads back to the choice of the model

@@ -46,7 +46,7 @@ class Changes:
             requests = setup.spec.requests(values)
             faces = setup.facesets
             if requests != setup.requests or values.get("pretrain") != setup.values.get("pretrain"):
-                faces = choose_faces(setup.folders, values, requests, self._stages.say, self._stages.beat)
+                faces = choose_faces(setup.folders, values, requests, self._stages.say, self._stages.advance)
         except (OptionError, FacesetError) as error:
             emit(Warned(f"The options stay as they are. {error}"))
             return False
@@ -81,7 +81,7 @@ class Changes:
         with self._stages.stage("Changing the model", BUSY):
             task.rebuild(values)
         with self._stages.stage("Loading weights", MODEL):
-            notes = task.load(setup.directory.folder, setup.directory.name)
+            notes = task.load(setup.directory.folder, setup.directory.name, report=self._stages.advance)
         for note in notes:
             self._stages.say(note)
         if task.iteration != iteration:  # pretraining was switched off: a new count, on other faces

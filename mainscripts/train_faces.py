@@ -21,7 +21,7 @@ from samplelib.faceset import Faceset, FacesetError
 from samplelib.process import suitable
 
 Say = Callable[[str], None]
-Tick = Callable[[], None]
+Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Folders:
 
 
 def open_folders(args: argparse.Namespace, say: Say, tick: Tick) -> Folders:
-    """src and dst, without decoding a picture; tick is called after each face.
+    """src and dst, without decoding a picture; tick is told of each face how many were looked at, and of how many.
 
     Raises FacesetError for a folder of no use, unless pretraining may do without it.
     """

@@ -200,7 +200,7 @@ def prepare(
                 raise
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
-        facesets = choose_faces(folders, values, requests, say, stages.beat)
+        facesets = choose_faces(folders, values, requests, say, stages.advance)
     state = random_state(directory, data, say)
     seed = state.seed if args.seed is None else args.seed
     return Setup(
@@ -261,7 +261,7 @@ def build(
         if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):
             wanted.append(stem)
     with stages.stage("Loading weights", MODEL):
-        notes = task.load(setup.directory.folder, setup.directory.name, wanted)
+        notes = task.load(setup.directory.folder, setup.directory.name, wanted, stages.advance)
     for note in notes:
         stages.say(note)
     if task.iteration != setup.data.iter:  # pretraining was switched off: a new count, on other faces

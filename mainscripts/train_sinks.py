@@ -12,7 +12,7 @@ from typing import TextIO
 
 from core.console import ConsoleSink, columns, overwrites
 from core.eventlog import EventLog, LossTable
-from core.events import Command, Event, Noted, Previewed, Stepped, Warned
+from core.events import Advanced, Command, Event, Noted, Previewed, Stepped, Warned
 from core.history import PreviewFiles, PreviewHistory
 from core.keyboard import HELP, StopKeys
 from core.modeldata import ModelError
@@ -149,7 +149,7 @@ class Sinks:
     def emit(self, event: Event) -> None:
         for sink in self._sinks:
             sink(event)
-        if not isinstance(event, Stepped | Previewed):  # not to wake its thread for nothing
+        if not isinstance(event, Stepped | Previewed | Advanced):  # not to wake its thread for nothing
             self._log(event)
 
     def _add(self, sink: Callable[[Event], object], name: str, steps: int = 1000) -> Background:

@@ -6,8 +6,9 @@ A variant is arguments: a new model is a ModelSpec with other rows and another n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,15 @@ class Task(ABC):
         """Parts that start anew because an option was changed from what is `stored`: stem -> the reason."""
         return {}
 
-    def load(self, folder: str | Path, name: str, reinit: Collection[str] = ()) -> list[str]:
+    def load(
+        self, folder: str | Path, name: str, reinit: Collection[str] = (),
+        report: Callable[[int, int], object] = lambda done, total: None,
+    ) -> list[str]:  # fmt: skip
         """Reads model `name` (DFL's files) from `folder`; returns lines the user should see.
 
-        reinit: parts to start anew, there or not. Raises ModelError for another missing, unreadable or damaged part,
-        PartError for one that does not fit or is not finite; nothing on disk is changed. Where the stored model was
-        pretraining and this one is not, it counts from 0 again (DFL).
+        reinit: parts to start anew, there or not. report: told how much is read, of how much. Raises ModelError for
+        another missing, unreadable or damaged part, PartError for one that does not fit or is not finite; nothing on
+        disk is changed. Where the stored model was pretraining and this one is not, it counts from 0 again (DFL).
         """
         directory = ModelDir(folder, name, self.spec.name)
         missing = directory.missing(self.network_parts)
@@ -138,9 +142,11 @@ class Task(ABC):
                 f"Restore from a backup, or start it anew with --reinit {' --reinit '.join(unwanted)}."
             )
         wanted = [stem for stem in (*self.network_parts, *self.optional_parts) if stem not in fresh]
-        refuse_damaged(directory, ["data.dat", *(f"{stem}.npy" for stem in wanted)])
+        # Each is read twice: its bytes, then its numbers.
+        told = _told([*wanted, *wanted], report)
+        refuse_damaged(directory, chain(["data.dat"], (f"{stem}.npy" for stem in islice(told, len(wanted)))))
         parts: dict[str, Part] = {}
-        for stem in wanted:
+        for stem in told:
             part = directory.read_part(stem)
             if part is not None and (bad := not_finite(part)):
                 raise PartError(
@@ -244,6 +250,13 @@ class ModelSpec:
         if precision not in PRECISIONS:
             raise OptionError(f"precision: got {precision!r}, allowed is {' / '.join(PRECISIONS)}.")
         return self.task(self, values, device=device, precision=precision, seed=seed, training=training)
+
+
+def _told(stems: Sequence[str], report: Callable[[int, int], object]) -> Iterator[str]:
+    """The stems, each after a report of how many came before it."""
+    for number, stem in enumerate(stems):
+        report(number, len(stems))
+        yield stem
 
 
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,8 @@ class _Collected:
 
 
 Refuse = Callable[[str, str], None]
-Tick = Callable[[], object]
+Tick = Callable[[int, int], object]
+"""How many faces have been looked at, and of how many."""
 
 
 def scan_folder(
@@ -123,7 +124,7 @@ def scan_folder(
         entries = sorted(found, key=lambda entry: os.path.normcase(entry.name))
     unknown = (entry for entry in entries if entry.name not in rows and entry.name not in reasons)
     ahead = _Ahead([entry.path for entry in unknown if _suffix(entry.name) in JPEG])
-    for entry in entries:
+    for number, entry in enumerate(entries):
         suffix = _suffix(entry.name)
         if suffix not in PICTURES:
             continue
@@ -134,7 +135,7 @@ def scan_folder(
         if suffix not in JPEG:
             refuse(name, "aligned faces are JPG files, this is none")
             continue
-        tick()
+        tick(number, len(entries))
         row, reason = rows.get(name), reasons.get(name)
         try:
             stamp = stamp_of(entry.stat())
@@ -248,7 +249,7 @@ def scan_pack(
     masks = _Masks(path)
     for number, entry in enumerate(entries):
         name = shorten(printable(entry.filename), LONGEST_NAME)  # a stranger's: only ever shown
-        tick()
+        tick(number, len(entries))
         try:
             if entry.size <= 0 or entry.size > MAX_FILE or entry.offset + entry.size > stamp[0]:
                 raise FaceReadError("its picture lies outside the pack")

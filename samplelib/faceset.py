@@ -30,6 +30,7 @@ from samplelib.facescan import (
     PICTURES,
     Known,
     Stamp,
+    Tick,
     read_loose,
     scan_folder,
     scan_pack,
@@ -133,11 +134,11 @@ class Faceset(Sequence[Sample]):
 
     @classmethod
     def open(
-        cls, folder: Path, warn: Warn, tick: Callable[[], object] = lambda: None, *,
+        cls, folder: Path, warn: Warn, tick: Tick = lambda done, total: None, *,
         index_from: int = faceindex.FROM, disk: Disk = DISK, now: Callable[[], int] = time.time_ns,
     ) -> Faceset:  # fmt: skip
         """Reads the heads of all faces; `warn` gets one line for each that is skipped, with the reason; `tick` is
-        called for each that is looked at.
+        called for each that is looked at, with how many were and of how many.
 
         Sets of `index_from` faces and more keep an index in the folder, and only what was changed is read; `news` then
         says what, empty where nothing was. now: ns of the clock that times files. A faceset.pak wins over the JPGs
@@ -225,15 +226,16 @@ class Faceset(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
-    def yaws(self, tick: Callable[[], object] = lambda: None) -> Array:
+    def yaws(self, tick: Tick = lambda done, total: None) -> Array:
         """(N,) float32, radians; computed once, about 0.15 ms a face, where no index has them."""
         yaws = self._arrays["yaws"]
         if np.isnan(yaws).any():
             yaws = yaws.copy()
-            for index in np.flatnonzero(np.isnan(yaws)).tolist():
+            unknown = np.flatnonzero(np.isnan(yaws)).tolist()
+            for done, index in enumerate(unknown):
                 landmarks, width = self._arrays["landmarks"][index], int(self._arrays["shapes"][index, 1])
                 yaws[index] = geometry.pose(landmarks, width)[1]
-                tick()
+                tick(done, len(unknown))
             self._arrays["yaws"] = yaws
         return yaws
 

@@ -13,6 +13,7 @@ import pytest
 
 from core.console import ERASE_BELOW, ConsoleSink, columns, iteration_line, overwrites
 from core.events import (
+    Advanced,
     BackedUp,
     Command,
     Event,
@@ -21,6 +22,7 @@ from core.events import (
     Previewed,
     Saved,
     Saving,
+    Staged,
     Started,
     Stepped,
     Stopped,
@@ -162,7 +164,9 @@ def test_an_empty_note_ends_the_line() -> None:
     assert stream.getvalue().endswith("\r\r" + " " * 19 + "\n") and stream.getvalue().count("\n") == 1
 
 
-@pytest.mark.parametrize(("terminal", "kind", "live"), [(True, "xterm", True), (True, "dumb", False), (False, "", False)])
+@pytest.mark.parametrize(
+    ("terminal", "kind", "live"), [(True, "xterm", True), (True, "dumb", False), (False, "", False)]
+)
 def test_where_lines_are_written_over(terminal: bool, kind: str, live: bool) -> None:
     assert overwrites(Terminal() if terminal else io.StringIO(), {"TERM": kind}) is live
 
@@ -257,3 +261,36 @@ def test_ask_does_not_repeat_itself() -> None:
     ask(commands, "save")
     ask(commands, "stop")
     assert [command.name for command in commands.queue] == ["save", "stop"]
+
+
+def test_a_long_stage_has_a_bar_and_a_save_its_parts() -> None:
+    stream = Terminal()
+    sink = ConsoleSink(stream, Clock())
+    for event in (
+        Staged("Loading samples"), Advanced(500, 2000, "Loading samples"), Advanced(2000, 2000, "Loading samples"),
+        Staged("Loading samples", 3.0), Staged("B"), Noted("between"), Advanced(1, 2, "B"), Staged("B", 2.0),
+        Saving(7), Advanced(3, 6), step(8, 1.0, 1.0), Saved(7, None, 1.0, Path("model")), step(9, 1.0, 1.0),
+    ):  # fmt: skip
+        sink(event)
+    lines = [line.rstrip(" ") for line in stream.getvalue().replace("\r\r", "\r").replace("\n", "\n\r").split("\r")]
+    lines = [line for line in lines if line]
+    assert lines[:8] == [
+        "Loading samples...", "Loading samples...  25% |#####               | 500/2,000",
+        "Loading samples... 100% |####################| 2,000/2,000", "Loading samples... 3.0 s" + " " * 34 + "\n",
+        "B...\n", "between\n", "B...  50% |##########          | 1/2", "B... 2.0 s" + " " * 26 + "\n",
+    ]  # fmt: skip
+    assert lines[8:10] == ["Saving....", "Saving.... 3/6"]
+    assert "][1.0000][1.0000][saving 3/6][avg" in lines[10] and "saving" not in "".join(lines[11:])
+
+
+def test_a_long_stage_in_a_file_has_few_lines() -> None:
+    stream, clock = io.StringIO(), Clock()
+    sink = ConsoleSink(stream, clock)
+    sink(Staged("A"))
+    for done in range(100):
+        sink(Advanced(done, 20_000, "A"))
+        clock.now += 0.2
+    sink(Saving(1))
+    sink(Advanced(3, 6))
+    sink(Staged("A", 20.0))
+    assert stream.getvalue() == "A...\nA: 0 of 20,000\nA: 50 of 20,000\nA: 20.0 s\n"

@@ -14,7 +14,7 @@ import pytest
 
 from core.batch import Batch
 from core.console import ConsoleSink
-from core.events import Event, Noted, Previewed, Staged, Started, Stepped, TargetReached, Warned
+from core.events import Advanced, Event, Noted, Previewed, Staged, Started, Stepped, TargetReached, Warned
 from core.prompts import Kind
 from core.runlog import RunLog
 from core.stages import Asked, Pulse, Stages
@@ -75,6 +75,19 @@ def test_a_stage_is_named_and_timed_without_the_time_of_questions(
     with pytest.raises(KeyError), stages.stage("Opening", "hint"):
         raise KeyError
     assert told[-1] == Staged("Opening", 0.0, failed=True)
+
+
+def test_a_long_stage_tells_how_far_it_is(clock: Clock, told: list[Event], stages: Stages) -> None:
+    with stages.stage("Loading samples", "hint"):
+        for done in range(40):
+            clock.now += 0.125
+            stages.advance(done, 40)
+    assert [event.done for event in told if isinstance(event, Advanced)] == [7, *range(9, 40, 2)]
+    with stages.stage("hidden", "hint", shown=False):
+        clock.now += 5
+        stages.advance(1, 2)
+    stages.advance(1, 2)
+    assert told[-1] == Staged("Loading samples", 5.0)
 
 
 def test_lines_of_stages(clock: Clock) -> None:
