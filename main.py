@@ -7,6 +7,7 @@ called is imported, so that `--help` answers at once. Verbs and flags that DFL h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -86,9 +87,12 @@ def program() -> int:
         if not isinstance(left.code, int):
             raise
         code = left.code
-    except BrokenPipeError:
-        code = EXIT_UNREAD
-    code = code if _flushed() else EXIT_UNREAD
+    except OSError as error:  # of the list of verbs; what a verb meets it tells itself
+        code = _untaken(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _untaken(error)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # a handler of ours would not survive that
@@ -102,14 +106,15 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, flag), mode, encoding="utf-8"))
 
 
-def _flushed() -> bool:
-    """Whether somebody took all of the output; if not, the rest goes nowhere, as Python would complain at its end."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+def _untaken(error: OSError) -> int:
+    """The exit code where the output is not taken: its reader is gone (`| head`), or the disk full. The rest of it goes
+    nowhere, as Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return EXIT_UNREAD
+    with contextlib.suppress(OSError):  # the same disk
+        print(f"Error: the output cannot be written: {error.strerror or error}.", file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == "__main__":

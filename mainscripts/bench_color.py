@@ -16,13 +16,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
-from core.imagelib import color_transfer
-from samplelib.synthetic import aligned, scenes
-from samplelib.synthetic_person import identity
+if TYPE_CHECKING:
+    import numpy as np
 
 WARM_UP = 2
 MIN_SIZE = 16  # of a made-up face
@@ -35,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from core.imagelib import color_transfer  # here, as all that reads pictures: --help is to answer at once
+
     if min(args.size) < MIN_SIZE:
         print(f"--size: got {min(args.size)}, allowed is {MIN_SIZE} and above.", file=sys.stderr)
         return 2
@@ -58,6 +57,10 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Milliseconds of each of `rounds` calls; the warm-up is not counted."""
+    import numpy as np
+
+    from core.imagelib import color_transfer
+
     rng, times = np.random.RandomState(0), []
     for _ in range(WARM_UP + rounds):
         started = clock()
@@ -68,6 +71,11 @@ def measure(
 
 def _faces(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole faces of two made-up people in different scenes, (size, size, 3) float32 in [0, 1]."""
+    import numpy as np
+
+    from samplelib.synthetic import aligned, scenes
+    from samplelib.synthetic_person import identity
+
     two = [aligned(identity(who), next(iter(scenes(who, 1))), size, "whole_face").image for who in range(2)]
     return two[0].astype(np.float32) / 255, two[1].astype(np.float32) / 255
 
@@ -75,6 +83,8 @@ def _faces(size: int) -> tuple[np.ndarray, np.ndarray]:
 @contextlib.contextmanager
 def one_processor() -> Iterator[None]:
     """Keep OpenCV to one thread and, where the system offers that, the whole process to one processor."""
+    import cv2
+
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     processors = os.sched_getaffinity(0) if sys.platform == "linux" else set()

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-import cv2
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from facelib.facetype import FACE_TYPES, SHORT
-from samplelib.synthetic_faceset import SIZES, write_demo_workspace, write_faceset, write_people
-from samplelib.synthetic_person import identity
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="which made-up person: 0 and 1 are the demo pair, higher numbers are further people")
     parser.add_argument("--count", type=int, default=200, metavar="K", help="how many faces of each person")
     parser.add_argument("--size", type=int, default=256, metavar="S",
-                        help=f"side of the pictures in pixels, {SIZES[0]} to {SIZES[1]}")
+                        help="side of the pictures in pixels, 64 to 1024")
     parser.add_argument("--face-type", choices=[*SHORT, *FACE_TYPES], default="wf",
                         help="how much of the head is shown")
     parser.add_argument("--seed", type=int, default=0,
@@ -40,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console | None = None) -> int:
     """Writes the faces; 0 when done, 2 with one line when a value is out of range or the folder cannot be written."""
+    import cv2  # here, as all that draws: --help is to answer at once
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from samplelib.synthetic_faceset import write_demo_workspace, write_faceset, write_people
+    from samplelib.synthetic_person import identity
+
     console = console or Console()
     cv2.setNumThreads(1)  # pictures are small: OpenCV's threads cost more than they bring
     face_type = SHORT.get(args.face_type, args.face_type)

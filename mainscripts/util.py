@@ -16,19 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from core.disk import DISK, Disk, remedy
 from core.options import Option, resolve
 from core.prompts import Terminal, ask_row
 from core.values import parse_sets
 from mainscripts.flags import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse
-from samplelib import metafile, packing
-from samplelib.faceset import META
-from samplelib.pack import NAME
 
+# What reads pictures is imported by the work that needs it: --help is to answer at once.
 AGAIN = "Nothing is lost: start it again to go on."
 Say = Callable[[str], None]
 Report = Callable[[int, int], None]
@@ -54,17 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = dfl.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--save-faceset-metadata", action="store_const", const=save, dest="work",
-        help=f"keep the face data of all pictures in {META}, before editing them in other programs",
+        help="keep the face data of all pictures in meta.dat, before editing them in other programs",
     )  # fmt: skip
     what.add_argument(
         "--restore-faceset-metadata", action="store_const", const=restore, dest="work",
         help="put face data that an editing program dropped back into the pictures",
     )  # fmt: skip
     what.add_argument(
-        "--pack-faceset", action="store_const", const=pack, dest="work", help=f"all faces into one {NAME}"
+        "--pack-faceset", action="store_const", const=pack, dest="work", help="all faces into one faceset.pak"
     )
     what.add_argument(
-        "--unpack-faceset", action="store_const", const=unpack, dest="work", help=f"{NAME} back into pictures"
+        "--unpack-faceset", action="store_const", const=unpack, dest="work", help="faceset.pak back into pictures"
     )
     ours = parser.add_argument_group("facesmith's own")
     ours.add_argument(
@@ -101,6 +96,8 @@ class Job:
         self.given = parse_sets(args.sets)
         resolve((PERSONS, DELETE), self.given, {}, {})  # a wrong answer is told before any work
         self.terminal: Terminal | None = find_terminal(stdin, stdout, args.ask)
+        from rich.console import Console
+
         self.console = Console(file=stdout)
         self.disk = disk
 
@@ -115,6 +112,8 @@ class Job:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Report]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=None)
@@ -122,6 +121,9 @@ class Job:
 
 
 def save(job: Job) -> int:
+    from samplelib import metafile
+    from samplelib.faceset import META
+
     with job.progress("Reading") as report:
         count, kept = metafile.save_metadata(job.folder, job.say, report)
     earlier = f", {kept:,} of them from the {META} that was there" if kept else ""
@@ -134,6 +136,9 @@ def save(job: Job) -> int:
 
 
 def restore(job: Job) -> int:
+    from samplelib import metafile
+    from samplelib.faceset import META
+
     with job.progress("Restoring") as report:
         result = metafile.restore_metadata(job.folder, job.say, job.disk, report)
     job.say(f"{result.mended:,} pictures got their face data back, {result.whole:,} had them.")
@@ -147,6 +152,9 @@ def restore(job: Job) -> int:
 
 
 def pack(job: Job) -> int:
+    from samplelib import packing
+    from samplelib.pack import NAME
+
     count = len(packing.folders_inside(job.folder)) if job.folder.is_dir() else 0
     persons = count > 0 and job.answer(_counted(PERSONS, count), unasked=True)
     left: list[str] = []
@@ -172,6 +180,9 @@ def pack(job: Job) -> int:
 
 
 def unpack(job: Job) -> int:
+    from samplelib import packing
+    from samplelib.pack import NAME
+
     with job.progress("Unpacking") as report:
         done, problems = packing.unpack_folder(job.folder, job.say, job.disk, report)
     job.say(f"{job.folder}: {done:,} pictures, as they were packed.")

@@ -12,7 +12,9 @@ import pytest
 from sample_faces import make_folder
 from tests_support import ROOT
 
+from core.imagelib import color_transfer
 from main import main
+from mainscripts import bench_samples
 
 TINY = ["resolution=64", "archi=df-ud", "ae_dims=32", "e_dims=16", "d_dims=16", "d_mask_dims=16", "batch_size=2"]
 
@@ -90,6 +92,7 @@ def test_samples_made_on_the_device(tmp_path: Path) -> None:
 
 
 def test_color() -> None:
+    assert list(bench_samples.MODES) == ["none", *color_transfer.MODES]
     rows = bench("color", "--size", "16", "24", "--rounds", "1")
     assert [(row["bench"], row["mode"], row["size"]) for row in rows] == [
         ("color", mode, size) for size in (16, 24) for mode in ("rct", "lct", "mkl", "idt", "sot")

@@ -19,8 +19,7 @@ from sample_faces import make_folder
 from tests_support import ROOT
 
 from main import main
-from mainscripts import util
-from samplelib import metafile
+from samplelib import metafile, packing
 from samplelib.faceset import Faceset
 
 KILLS = int(os.environ.get("FACESMITH_KILLS", "40"))
@@ -103,7 +102,7 @@ def test_ctrl_c_says_that_nothing_is_lost(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(util.packing, "_differing", interrupted)
+    monkeypatch.setattr(packing, "_differing", interrupted)
     assert call(aligned, "--pack-faceset") == 130
     assert "Nothing is lost: start it again" in capsys.readouterr().err
     assert names(aligned) == ["00000.jpg", "00001.jpg", "00002.jpg"]
