@@ -157,7 +157,10 @@ def test_a_broken_package_is_told_in_one_message(
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("verb", [["util", "--input-dir", "."], ["demo-faces", "--output-dir", "x"], ["bench", "step"]])
+UTIL = ["util", "--input-dir", ".", "--save-faceset-metadata"]
+
+
+@pytest.mark.parametrize("verb", [UTIL, ["demo-faces", "--output-dir", "x"], ["bench", "step"]])
 def test_every_verb_tells_a_broken_package(tmp_path: Path, verb: list[str]) -> None:
     environ = environment(tmp_path, numpy="raise ImportError('numpy is broken')")
     code, _, said = ended([sys.executable, str(ROOT / "main.py"), *verb], environ)

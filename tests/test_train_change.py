@@ -95,11 +95,11 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     me = Person(command(faces, copy, "--silent-start", "--set", "target_iter=0", "--no-preview", small=False))
     person.append(me)
     me.child.expect(r"\[#000005\]")
-    me.child.send("o\r")
+    me.child.send("o")
     me.answers("[0] Autobackup every N hour", "<")
     me.child.expect_exact("The options stay as they are.")
     me.child.expect(r"\[#0000\d\d\]")
-    me.child.send("o\r")
+    me.child.send("o")
     for question in ("Autobackup", "Write", "Target", "SRC"):
         me.answers(question, "")
     me.answers("[y] Flip DST faces randomly", "n")
@@ -113,7 +113,7 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     me.child.expect_exact("Other options: random_dst_flip y -> n, batch_size 2 -> 4.")
     me.child.expect_exact('Starting. Press "Enter"')
     me.child.expect(r"\[#0000\d\d\]")
-    me.child.send("s\r")
+    me.child.send("s")
     me.child.expect(r"\]\[\d\.\d+\](\[data \d+%\])? *\r\n")
     me.child.send("\r")
     assert me.code() == 0
