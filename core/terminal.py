@@ -78,7 +78,7 @@ class KeyboardTerminal:
             return line(seconds if app.is_done else deadline - self._clock())
 
         app: Application[bool] = Application(
-            Layout(Window(FormattedTextControl(text), height=1, dont_extend_height=True)), key_bindings=keys,
+            Layout(Window(FormattedTextControl(text), wrap_lines=True, dont_extend_height=True)), key_bindings=keys,
             refresh_interval=0.25, include_default_pygments_style=False,
         )  # fmt: skip
         app.ttimeoutlen = app.timeoutlen = ESC_SECONDS
@@ -138,6 +138,17 @@ class WatchedTerminal:
 
     def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         raise AssertionError("questions during a training are not skipped")
+
+
+class PlainTerminal(WatchedTerminal):
+    """A person whose terminal says that it is dumb (TERM=dumb: editors' shells, recorders): nothing but lines."""
+
+    def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
+        super().__init__(stdin, stdout, gone=lambda: False)
+
+    def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
+        self.say(line(seconds))
+        return _key_waiting(self._stdin, seconds) and bool(self._stdin.readline())
 
 
 class ListTerminal:

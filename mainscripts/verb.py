@@ -17,7 +17,7 @@ from core.failures import explain
 from core.options import OptionError
 from core.prompts import AnswerError, Leave, Terminal
 from core.runlog import RunLog
-from core.terminal import KeyboardTerminal, ListTerminal
+from core.terminal import KeyboardTerminal, ListTerminal, PlainTerminal
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_LEFT = 0, 1, 2, 3, 130
 EXIT_UNREAD = 141
@@ -34,7 +34,8 @@ TRACEBACK = "FACESMITH_TRACEBACK"
 def find_terminal(stdin: TextIO, stdout: TextIO, ask: bool) -> Terminal | None:
     """A person at a keyboard; with `ask` the lines of standard input; else nobody."""
     if stdin.isatty() and stdout.isatty():
-        return KeyboardTerminal(stdin, stdout)
+        dumb = os.environ.get("TERM") == "dumb"
+        return PlainTerminal(stdin, stdout) if dumb else KeyboardTerminal(stdin, stdout)
     return ListTerminal(stdin, stdout) if ask else None
 
 

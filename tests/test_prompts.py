@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +95,16 @@ def test_prompts_are_spelled_as_in_dfl() -> None:
         "[n] Enable gradient clipping ( y/n ?:help ) : ",
         "[n] Enable pretraining mode ( y/n ?:help ) : ",
     ]
+
+
+def test_the_questions_of_a_recorded_first_run(shared: Path) -> None:
+    """Those that DeepFaceLab itself asked, in its order, with its defaults."""
+    recorded = json.loads((shared / "golden" / "genuine_saehd_df" / "_prompts.json").read_text())
+    plain = {"False": "n", "True": "y"}
+    terminal = Script(*(plain.get(answer, answer) for _, _, answer in recorded))
+    ask_rows(terminal, ROWS, dict(resolve(ROWS, {}, {}, {})), {}, first_run=True)
+    asked = re.findall(r"^\[(.*?)\] (.*?) \( .*?\?:help \) : ", terminal.out, re.MULTILINE)
+    assert asked == [(plain.get(default, default), label) for label, default, _ in recorded]
 
 
 def test_transcript_help_wrong_then_right() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -14,7 +15,10 @@ from training import command, digest
 
 from core.modeldir import ModelDir, saved_models
 from core.modelshelf import TRASH
-from core.prompts import KEYS
+from core.options import Option
+from core.prompts import KEYS, ask_row
+from core.terminal import PlainTerminal
+from mainscripts.verb import find_terminal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 UP, TAB, ESC = "\x1b[A", "\t", "\x1b"
@@ -124,3 +128,20 @@ def test_rename_and_delete_in_the_list(faces: Path, copy: Path, person: list[Per
     assert re.fullmatch(r"her face_SAEHD_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", trash.name)
     assert ModelDir(trash, "her face", "SAEHD").read_data().iter > 0
     assert soon(lambda: not list(copy.glob("*_lock")))
+
+
+def test_a_dumb_terminal_gets_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pty
+
+    hand, end = pty.openpty()
+    with os.fdopen(end) as stdin, os.fdopen(os.dup(end), "w") as stdout:
+        monkeypatch.setenv("TERM", "dumb")
+        terminal = find_terminal(stdin, stdout, ask=False)
+        assert isinstance(terminal, PlainTerminal)
+        assert not terminal.enter_within(0.1, "{:.0f} seconds".format)
+        os.write(hand, b"\n?\n12\n")
+        assert terminal.enter_within(5, "{:.0f} seconds".format)
+        row = Option("a", "int", "How many", "Some help.", default=1, low=0, high=24)
+        assert ask_row(terminal, row, 1) == 12
+        assert "\x1b" not in os.read(hand, 4096).decode()
+    os.close(hand)
