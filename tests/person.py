@@ -34,10 +34,22 @@ class Person:
         self.child.send(answer + "\r")
 
     def code(self) -> int:
-        """Its exit code, or minus the signal that ended it, once it has."""
+        """Its exit code, or minus the signal that ended it, once it has. A program that ends by itself leaves the
+        terminal as it was."""
         self.child.expect(pexpect.EOF)
+        tidy = self.hands_out_lines()
         self.child.close()
-        return int(self.child.exitstatus if self.child.exitstatus is not None else -self.child.signalstatus)
+        if self.child.exitstatus is None:
+            return -int(self.child.signalstatus)
+        assert tidy
+        return int(self.child.exitstatus)
+
+    def hands_out_lines(self) -> bool:
+        """Whether the terminal does, and shows what is typed."""
+        import termios
+
+        local = termios.tcgetattr(self.child.child_fd)[3]
+        return bool(local & termios.ICANON and local & termios.ECHO)
 
     def family(self) -> list[int]:
         """The program and all it started, whoever their parent is by now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def test_from_the_first_question_to_enter(faces: Path, tmp_path: Path, person: l
         me.answers(question, answer)
     me.child.expect_exact('Starting. Press "Enter" to stop training and save model.')
     me.child.expect(r"\[#000003\]")
+    assert not me.hands_out_lines()
+    for key in ("x", "\x1b[A", "some text"):  # none is a key of the training
+        me.child.send(key)
+        time.sleep(0.2)
+    me.child.send("?")
+    me.child.expect_exact("Enter    save and end")
     me.child.send("\r")
     assert me.code() == 0
     data = ModelDir(tmp_path, "my face", "SAEHD").read_data()
@@ -174,3 +181,33 @@ def test_history_faces_are_chosen_in_the_window(faces: Path, copy: Path, screen:
         trainer.kill()
         trainer.wait()
     assert ModelDir(copy, "new", "SAEHD").read_data().sample_for_preview is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="needs bash")
+def test_ctrl_z_and_the_background(faces: Path, copy: Path, person: list[Person]) -> None:
+    """Under a shell that suspends it, lets it run in the background, and gets the terminal back each time."""
+    me = Person(["/bin/bash", "--norc", "--noprofile", "-i"])
+    person.append(me)
+    asks = "stty -a | grep -o '.icanon'"
+    words = command(faces, copy, "--silent-start", "--no-preview", "--set", "target_iter=0", small=False)
+    me.child.sendline(shlex.join(words))
+    me.child.expect(r"\[avg ")
+    for _ in range(2):
+        me.child.send("\x1a")
+        me.child.expect_exact("Stopped")
+        me.child.sendline(asks)
+        me.child.expect_exact(" icanon")
+        me.child.sendline("bg")
+        me.child.expect(r"\[avg .*\[avg ")
+        me.child.sendline(asks)
+        me.child.expect_exact(" icanon")
+        me.child.sendline("fg")
+        assert soon(lambda: not me.hands_out_lines())
+        time.sleep(0.5)
+        me.child.send("s")
+        me.child.expect(r"\]\[\d\.\d+\](\[data \d+%\])? *\r\n")
+    me.child.send("\r")
+    me.child.expect_exact("Done.")
+    me.child.sendline("exit")
+    assert me.code() == 0
