@@ -2,7 +2,7 @@
 
 On a terminal the line of the running iteration is overwritten until a save makes it permanent, then holding the means
 since the save before; elsewhere (file, pipe) lines stay, and come at a modest rate. The cursor rests at the beginning
-of that line: what is typed shows there until the next iteration, and never wraps. Put `ConsoleSink` behind
+of that line: what is typed shows there until the line is written anew, and never wraps. Put `ConsoleSink` behind
 `core.sinks.Background`: a terminal may be slow, or stopped with Ctrl-S.
 """
 
@@ -136,13 +136,14 @@ class ConsoleSink:
         """`Initializing models... 1.2 s` on one line; where others came between, the seconds are left to the log,
         unless they are many."""
         if event.seconds is None:
-            self._print(f"{event.name}...", end="")
+            self._print(f"{event.name}...", end="\r" if self._live else "")
             self._open = event.name
         elif event.failed:
             self._close_line()  # why is told by others
         elif self._open == event.name:
             self._open = ""
-            self._write(f" {event.seconds:.1f} s\n")
+            done = f" {event.seconds:.1f} s\n"
+            self._write(f"{event.name}...{done}" if self._live else done)
         elif self._bar == event.name:
             self._print(f"{event.name}... {event.seconds:.1f} s")
         elif event.seconds >= LONG_S:

@@ -274,13 +274,13 @@ def test_a_long_stage_has_a_bar_and_a_save_its_parts() -> None:
         sink(event)
     lines = [line.rstrip(" ") for line in stream.getvalue().replace("\r\r", "\r").replace("\n", "\n\r").split("\r")]
     lines = [line for line in lines if line]
-    assert lines[:8] == [
+    assert lines[:9] == [
         "Loading samples...", "Loading samples...  25% |#####               | 500/2,000",
         "Loading samples... 100% |####################| 2,000/2,000", "Loading samples... 3.0 s" + " " * 34 + "\n",
-        "B...\n", "between\n", "B...  50% |##########          | 1/2", "B... 2.0 s" + " " * 26 + "\n",
+        "B...", "\n", "between\n", "B...  50% |##########          | 1/2", "B... 2.0 s" + " " * 26 + "\n",
     ]  # fmt: skip
-    assert lines[8:10] == ["Saving....", "Saving.... 3/6"]
-    assert "][1.0000][1.0000][saving 3/6][avg" in lines[10] and "saving" not in "".join(lines[11:])
+    assert lines[9:11] == ["Saving....", "Saving.... 3/6"]
+    assert "][1.0000][1.0000][saving 3/6][avg" in lines[11] and "saving" not in "".join(lines[12:])
 
 
 def test_a_long_stage_in_a_file_has_few_lines() -> None:
