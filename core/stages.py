@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import threading
 from collections import deque
@@ -59,7 +60,7 @@ class Stages:
         self._iterations: deque[float] = deque(maxlen=31)
         self._stage: tuple[str, float, bool] | None = None
         self._waited = 0.0  # seconds of the stage that somebody was waited for
-        self._advanced = -ADVANCE_S
+        self._advanced = -math.inf
 
     def tell(self, event: Event) -> None:
         with self._telling:
@@ -130,13 +131,16 @@ class Stages:
             self.doing = Doing(doing.name, doing.hint, self._clock(), doing.repeated)
 
     def advance(self, done: int, total: int) -> None:
-        """So much of the stage is done: told now and then, where it takes long."""
+        """So much of the stage is done: a beat now and then, told where it takes long. May be called for each of many
+        thousand parts."""
+        now = self._clock()
+        if now - self._advanced < ADVANCE_S:
+            return
+        self._advanced = now
         self.beat()
         if self._stage is not None:
             name, begun, shown = self._stage
-            now = self._clock()
-            if shown and now - begun - self._waited >= LONG_S and abs(now - self._advanced) >= ADVANCE_S:
-                self._advanced = now
+            if shown and now - begun - self._waited >= LONG_S:
                 self.tell(Advanced(done, total, name))
 
     def iterate(self, name: str, hint: str) -> None:
