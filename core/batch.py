@@ -92,11 +92,30 @@ class _Named:
         return iter(self.__dict__.items())
 
 
+def unnamed(row: int) -> str:
+    """The name of a face that has none."""
+    return ""
+
+
 class Side(_Named):
-    """The arrays of one side, each (N, C, H, W) float32, BGR, [0, 1]: `warped`, `target`, `mask`, `mask_em`."""
+    """The arrays of one side, each (N, C, H, W) float32, BGR, [0, 1]: `warped`, `target`, `mask`, `mask_em`.
+
+    name_of: row -> the file name of that face, looked up only when it is asked for."""
+
+    __slots__ = ("name_of",)  # beside the arrays, not one of them
+    name_of: Callable[[int], str]
+
+    def __init__(self, **entries: Any) -> None:
+        super().__init__(**entries)
+        self.name_of = unnamed
+
+    def named(self, name_of: Callable[[int], str]) -> Side:
+        """This side, with names."""
+        self.name_of = name_of
+        return self
 
     def map(self, function: Callable[[Any], Any]) -> Side:
-        return Side(**{name: function(array) for name, array in self.items()})
+        return Side(**{name: function(array) for name, array in self.items()}).named(self.name_of)
 
 
 class Batch(_Named):
@@ -128,6 +147,10 @@ class Swap:
     src_mask: Any
     dst_mask: Any
 
+
+Captions = dict[str, list[list[str]]]
+"""Names of a preview's tiles: title of a page -> rows of texts, as the page has rows of cells; "" for none, and rows or
+texts may be missing at the end."""
 
 Page = tuple[str, list[list[Any]]]
 """A preview page: its title, and rows of cells; a cell is (H, W, 3) uint8 BGR, all cells of a page alike."""

@@ -38,6 +38,8 @@ class Feed(Protocol):
 
     def pids(self) -> list[int]: ...
 
+    def names(self, side: str) -> Callable[[int], str]: ...
+
     @property
     def depth(self) -> int: ...
 
@@ -106,7 +108,8 @@ class DeviceSamples:
             reference = None
             if given.colours is not None:
                 reference = self._store.take(self._uses[side, "colours"], given.colours)["colours"]
-            sides[side] = augment(self._requests[side], faces, given.drawn, reference)
+            made = augment(self._requests[side], faces, given.drawn, reference)
+            sides[side] = made.named(self._feed.names(side))
         self.wait_ms = (time.perf_counter() - started) * 1e3
         return Batch(**sides)
 

@@ -33,6 +33,7 @@ class EventLog:
             del fields["history"]
         elif isinstance(event, Previewed):
             fields["pages"] = [title for title, _ in event.pages]
+            del fields["captions"]
         told = {"event": type(event).__name__, "time": round(self._clock(), 3), **fields}
         self._file.write(json.dumps(_plain(told)) + "\n")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.batch import Page
+from core.batch import Captions, Page
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ class Stepped:
 @dataclass(frozen=True)
 class Previewed:
     """Preview pages, rendered with the weights of `iteration`. `history` marks pages of the fixed preview
-    sample, made for the history folder rather than for the window."""
+    sample, made for the history folder rather than for the window; `refreshed` those that nobody asked for, drawn every
+    few seconds."""
 
     iteration: int
     pages: list[Page]
     history: bool = False
+    captions: Captions = field(default_factory=dict)
+    refreshed: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.batch import Page
+from core.batch import Captions, Page
 from core.events import BackedUp, Event, Previewed, Started, Stepped
-from core.preview import Picture, draw_page
+from core.preview import Picture, Shot, draw_page, draw_shot
 from core.thinning import Thinned
 
 COMMENT = (
@@ -37,6 +37,7 @@ class Board:
         self.iteration = 0
         self.pages: list[Page] = []
         self.drawn_at = 0
+        self.captions: Captions = {}
         self._losses = np.empty((0, 0), np.float32)  # (losses, room): a loss is contiguous, the graph wants it so
         self._count = 0
 
@@ -69,7 +70,7 @@ class Board:
             self._count += 1
             self.iteration = event.iteration
         elif isinstance(event, Previewed) and not event.history and event.pages:
-            self.pages, self.drawn_at = event.pages, event.iteration
+            self.pages, self.drawn_at, self.captions = event.pages, event.iteration, event.captions
 
     def draw(self, index: int, *, pages: Sequence[Page] | None = None, last: int = 0, keys: bool = True) -> Picture:
         """Page `index` with the graph. pages: others than the latest (those of the preview history)."""
@@ -82,6 +83,21 @@ class Board:
             last=last,
             keys=keys,
             drawn_at=self.drawn_at if keys else None,
+        )
+
+
+    def shot(self, index: int, *, last: int = 0, width: int = 0) -> Shot:
+        """Page `index` of the latest for a window of that width (0: as suits)."""
+        return draw_shot(
+            self.pages,
+            index,
+            self.history,
+            self.names,
+            self.iteration,
+            last=last,
+            drawn_at=self.drawn_at,
+            captions=self.captions.get(self.pages[index][0], ()),
+            width=width,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,21 +23,47 @@ LINE_HEIGHT = 15
 GRAPH_HEIGHT = 100
 MAX_TILES = (1600, 800)
 """Width and height the tiles may take; larger grids are shrunk."""
+LEAST_TILE = 128
+"""But many rows make a page higher rather than a tile lower than this."""
+MAX_ROWS = 16
 MIN_WIDTH = 480
-MAX_SIZE = (MAX_TILES[0], 8 * LINE_HEIGHT + GRAPH_HEIGHT + MAX_TILES[1])
-"""No composed picture of a page is wider or higher (up to 8 lines of text)."""
+MAX_PIXELS = 8 << 20
+"""A window is given no more of the tiles; larger grids are shrunk."""
+MAX_HEAD = 8 * LINE_HEIGHT + GRAPH_HEIGHT
+MAX_SIZE = (MAX_TILES[0], MAX_HEAD + MAX_ROWS * LEAST_TILE)
+"""No composed picture of a page of up to `MAX_ROWS` rows is wider or higher (up to 8 lines of text)."""
 
 RANGES = (0, 5_000, 10_000, 50_000, 100_000)
 """Iterations the graph covers, in the order the key `l` goes through them; 0 is all."""
 
-KEY_LINES = ("[s]:save [b]:backup [enter]:exit", "[p]:update [space]:next preview [l]:change history range")
+KEY_LINES = ("[s]:save [b]:backup [enter]:exit [h]:help", "[p]:update [space]:next preview [l]:change history range")
 
-_BACKGROUND = 26  # 0.1
+BACKGROUND = 26  # 0.1
 _GREY = 204  # 0.8
 _DIM = 140
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LATEST = 100  # iterations the legend's values are the mean of
 _SAMPLE = 8192  # iterations looked at for the height of the graph
+
+
+class Label(NamedTuple):
+    """A tile's name, and where the tile lies in the grid, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    text: str
+
+
+class Shot(NamedTuple):
+    """A page for a window that scales by itself: text and graph (h, w, 3), tiles (H, W, 3) in their own size, the width
+    and height of the window that would suit, and the names of tiles."""
+
+    head: Picture
+    tiles: Picture
+    size: tuple[int, int]
+    labels: tuple[Label, ...]
 
 
 def grid(rows: Sequence[Sequence[npt.NDArray[Any]]]) -> Picture:
@@ -54,7 +80,7 @@ def grid(rows: Sequence[Sequence[npt.NDArray[Any]]]) -> Picture:
             raise ValueError(
                 f"a preview cell is {cell.shape} {cell.dtype}; allowed: ({height}, {width}, 3) uint8, as the first cell"
             )
-    picture = _blank(height * len(rows), width * max(len(row) for row in rows))
+    picture = blank(height * len(rows), width * max(len(row) for row in rows))
     for y, row in enumerate(rows):
         for x, cell in enumerate(row):
             picture[y * height : (y + 1) * height, x * width : (x + 1) * width] = cell
@@ -76,7 +102,7 @@ def loss_graph(
     """
     values = np.asarray(history, np.float32).reshape(-1, max(1, len(names)))
     values = values[-last:] if last else values
-    picture = _blank(height, width)
+    picture = blank(height, width)
     lines = np.linspace(0, height - 1, 6).round().astype(int)
     picture[lines] = _GREY
     left = 0
@@ -99,25 +125,33 @@ def compose(tiles: Picture, graph: Picture, lines: Sequence[str | tuple[str, str
     width = graph.shape[1]
     if tiles.shape[1] > width:
         raise ValueError(f"tiles are {tiles.shape[1]} pixels wide, the graph {width}; make the graph as wide")
-    head = _blank(LINE_HEIGHT * len(lines), width)
+    body = blank(tiles.shape[0], width)
+    x = (width - tiles.shape[1]) // 2
+    body[:, x : x + tiles.shape[1]] = tiles
+    return np.concatenate([_above(graph, lines), body])
+
+
+def _above(graph: Picture, lines: Sequence[str | tuple[str, str]]) -> Picture:
+    """Lines of text over the graph, as wide as it is."""
+    width = graph.shape[1]
+    text = blank(LINE_HEIGHT * len(lines), width)
     for i, line in enumerate(lines):
         left, right = (line, "") if isinstance(line, str) else line
         y = LINE_HEIGHT * (i + 1) - 4
-        _text(head, left, (5, y))
-        _text(head, right, (width - 5 - _text_width(right), y), level=_DIM)
-    body = _blank(tiles.shape[0], width)
-    x = (width - tiles.shape[1]) // 2
-    body[:, x : x + tiles.shape[1]] = tiles
-    return np.concatenate([head, graph, body])
+        write(text, left, (5, y))
+        write(text, right, (width - 5 - text_width(right), y), level=_DIM)
+    return np.concatenate([text, graph])
 
 
-def common_size(pages: Sequence[Page]) -> tuple[int, int]:
-    """Width and height of the tiles of all pages: at most MAX_TILES; small ones are enlarged towards MIN_WIDTH."""
+def common_size(pages: Sequence[Page], most: int = 0) -> tuple[int, int]:
+    """Width and height of the tiles of all pages: at most `MAX_TILES`, but high enough for all rows to be `LEAST_TILE`
+    (most: the height, instead of both). Small ones are enlarged towards `MIN_WIDTH`."""
     height = max(len(rows) * rows[0][0].shape[0] for _, rows in pages)
     width = max(max(len(row) for row in rows) * rows[0][0].shape[1] for _, rows in pages)
-    scale = min(1.0, MAX_TILES[0] / width, MAX_TILES[1] / height)
+    most = most or max(MAX_TILES[1], LEAST_TILE * max(len(rows) for _, rows in pages))
+    scale = min(1.0, MAX_TILES[0] / width, most / height)
     if width < MIN_WIDTH:
-        scale = max(1, min(-(-MIN_WIDTH // width), MAX_TILES[1] // height))
+        scale = max(scale, min(-(-MIN_WIDTH // width), MAX_TILES[1] // height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
@@ -137,18 +171,58 @@ def draw_page(
     keys: with the two lines naming the window's keys. drawn_at: iteration of the weights that drew the pages.
     """
     tiles = _place(grid(pages[index][1]), common_size(pages))
-    lines: list[str | tuple[str, str]] = list(KEY_LINES) if keys else []
-    note = "" if drawn_at is None else f"drawn at iteration {drawn_at}"
-    lines.append((f'Preview: "{pages[index][0]}" [{index + 1}/{len(pages)}]', note))
     width = max(MIN_WIDTH, tiles.shape[1])
+    lines = _lines(pages, index, keys, drawn_at)
     return compose(tiles, loss_graph(history, names, width, GRAPH_HEIGHT, iteration, last), lines)
 
 
-def waiting(text: str) -> Picture:
+def draw_shot(
+    pages: Sequence[Page],
+    index: int,
+    history: npt.NDArray[np.float32],
+    names: Sequence[str],
+    iteration: int,
+    *,
+    last: int = 0,
+    drawn_at: int | None = None,
+    captions: Sequence[Sequence[str]] = (),
+    width: int = 0,
+) -> Shot:
+    """Page `index` for a window. captions: names of tiles, rows of texts as the page has rows of cells; "" or missing
+    for none. width: of text and graph, 0 as wide as a window would suit."""
+    rows = pages[index][1]
+    tiles = grid(rows)
+    if (pixels := tiles.shape[0] * tiles.shape[1]) > MAX_PIXELS:
+        scale = (MAX_PIXELS / pixels) ** 0.5
+        size = int(tiles.shape[1] * scale), int(tiles.shape[0] * scale)
+        tiles = np.asarray(cv2.resize(tiles, size, interpolation=cv2.INTER_AREA), np.uint8)
+    across, down = tiles.shape[1] / max(len(row) for row in rows), tiles.shape[0] / len(rows)
+    labels = tuple(
+        Label(round(x * across), round(y * down), round(across), round(down), text)
+        for y, (texts, _) in enumerate(zip(captions, rows, strict=False))
+        for x, text in enumerate(texts)
+        if text
+    )
+    wanted = common_size(pages, MAX_TILES[1])
+    lines = _lines(pages, index, True, drawn_at)
+    graph = loss_graph(history, names, max(MIN_WIDTH, width or wanted[0]), GRAPH_HEIGHT, iteration, last)
+    head = _above(graph, lines)
+    return Shot(head, tiles, (max(MIN_WIDTH, wanted[0]), head.shape[0] + wanted[1]), labels)
+
+
+def _lines(pages: Sequence[Page], index: int, keys: bool, drawn_at: int | None) -> list[str | tuple[str, str]]:
+    lines: list[str | tuple[str, str]] = list(KEY_LINES) if keys else []
+    note = "" if drawn_at is None else f"drawn at iteration {drawn_at}"
+    return [*lines, (f'Preview: "{pages[index][0]}" [{index + 1}/{len(pages)}]', note)]
+
+
+def waiting_shot(text: str, width: int = 0) -> Shot:
     """What the window shows before the first preview."""
-    picture = compose(_blank(2 * GRAPH_HEIGHT, MIN_WIDTH), _blank(GRAPH_HEIGHT, MIN_WIDTH), KEY_LINES)
-    _text(picture, text, ((MIN_WIDTH - _text_width(text)) // 2, picture.shape[0] // 2))
-    return picture
+    width = max(MIN_WIDTH, width)
+    tiles = blank(2 * GRAPH_HEIGHT, MIN_WIDTH)
+    write(tiles, text, ((MIN_WIDTH - text_width(text)) // 2, GRAPH_HEIGHT))
+    head = _above(blank(GRAPH_HEIGHT, width), KEY_LINES)
+    return Shot(head, tiles, (MIN_WIDTH, head.shape[0] + tiles.shape[0]), ())
 
 
 def _place(picture: Picture, size: tuple[int, int]) -> Picture:
@@ -160,7 +234,7 @@ def _place(picture: Picture, size: tuple[int, int]) -> Picture:
         picture = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
     if (width, height) == size:
         return picture
-    out = _blank(size[1], size[0])
+    out = blank(size[1], size[0])
     x, y = (size[0] - width) // 2, (size[1] - height) // 2
     out[y : y + height, x : x + width] = picture
     return out
@@ -237,7 +311,7 @@ def _palette(colours: Sequence[tuple[int, int, int]]) -> Picture:
     """(256, 1, 3): the ground for 0, else half the mean colour of the bits set."""
     bits = np.arange(256)[:, None] >> np.arange(len(colours)) & 1
     mixed = bits @ np.array(colours) / np.maximum(bits.sum(1, keepdims=True), 1) / 2
-    mixed[0] = _BACKGROUND
+    mixed[0] = BACKGROUND
     return mixed.astype(np.uint8)[:, None]
 
 
@@ -264,11 +338,11 @@ def _smooth(mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _axis(picture: Picture, lines: npt.NDArray[Any], top: float) -> int:
     """Write the values of the grid lines on the left; give the width they take."""
     labels = [_number(top * (5 - i) / 5) for i in range(6)]
-    left = max(_text_width(label, 0.36) for label in labels) + 8
-    picture[:, :left] = _BACKGROUND
+    left = max(text_width(label, 0.36) for label in labels) + 8
+    picture[:, :left] = BACKGROUND
     for i, label in enumerate(labels):
         y = int(np.clip(int(lines[i]) + 4, 9, picture.shape[0] - 2))
-        _text(picture, label, (left - 4 - _text_width(label, 0.36), y), 0.36)
+        write(picture, label, (left - 4 - text_width(label, 0.36), y), 0.36)
     return left
 
 
@@ -280,25 +354,25 @@ def _legend(picture: Picture, values: npt.NDArray[np.float32], names: Sequence[s
     for i, name in enumerate(names):
         known = latest[np.isfinite(latest[:, i]), i]
         text = f"{name} {_number(float(known.mean())) if known.size else 'not finite'}"
-        entries.append((text, _text_width(text, 0.38) + 24))
+        entries.append((text, text_width(text, 0.38) + 24))
     while sum(width for _, width in entries) > picture.shape[1] - left:
         entries.pop()
     x = picture.shape[1] - sum(width for _, width in entries)
     for i, (text, width) in enumerate(entries):
         area = picture[3:18, x - 2 : x + width - 8]
-        area[:] = area // 4 + _BACKGROUND * 3 // 4
+        area[:] = area // 4 + BACKGROUND * 3 // 4
         picture[7:14, x : x + 8] = _colour(i, len(names))
-        _text(picture, text, (x + 12, 14), 0.38, 235)
+        write(picture, text, (x + 12, 14), 0.38, 235)
         x += width
 
 
 def _band(picture: Picture, text: str, y: int, left: int) -> None:
     """A line of text in the lowest band, on darkened ground."""
-    width = _text_width(text, 0.38)
+    width = text_width(text, 0.38)
     x = max(left, left + (picture.shape[1] - left - width) // 2)
     area = picture[y : y + 18, max(0, x - 4) : x + width + 4]
-    area[:] = area // 4 + _BACKGROUND * 3 // 4
-    _text(picture, text, (x, y + 13), 0.38, 235)
+    area[:] = area // 4 + BACKGROUND * 3 // 4
+    write(picture, text, (x, y + 13), 0.38, 235)
 
 
 def _colour(index: int, number: int) -> tuple[int, int, int]:
@@ -312,15 +386,15 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 10_000 else f"{value:.1e}"
 
 
-def _blank(height: int, width: int) -> Picture:
-    return np.full((height, width, 3), _BACKGROUND, np.uint8)
+def blank(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 
-def _text(picture: Picture, text: str, at: tuple[int, int], scale: float = 0.4, level: int = _GREY) -> None:
+def write(picture: Picture, text: str, at: tuple[int, int], scale: float = 0.4, level: int = _GREY) -> None:
     cv2.putText(picture, _plain(text), at, _FONT, scale, (level, level, level), 1, cv2.LINE_AA)
 
 
-def _text_width(text: str, scale: float = 0.4) -> int:
+def text_width(text: str, scale: float = 0.4) -> int:
     return int(cv2.getTextSize(_plain(text), _FONT, scale, 1)[0][0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, Protocol
 
-from core.batch import Batch, Page
+from core.batch import Batch, Captions, Page
 from core.modeldata import ModelData
 
 
@@ -27,6 +27,8 @@ class Trainable(Protocol):
     def step(self, batch: Batch) -> dict[str, Any]: ...
 
     def preview(self, batch: Batch) -> list[Page]: ...
+
+    def captions(self, batch: Batch) -> Captions: ...
 
 
 class Saver(Protocol):

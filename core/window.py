@@ -1,8 +1,9 @@
 """Preview window: a sink that draws what events say and shows it in a process of its own (core/window_child.py).
 
 The trainer never waits for it: events are taken in one thread, the child's keys are read in another. Pages, graph
-and key meanings live on this side; the child only shows the picture in shared memory. Whatever ends the window (closed
-by the user, crashed, killed, could not start) is reported once to `on_lost`, and training goes on.
+and commands live on this side; the child shows the picture in shared memory, zoomed as the user likes. Whatever
+ends the window (closed by the user, crashed, killed, could not start) is reported once to `on_lost`, and training goes
+on.
 """
 
 from __future__ import annotations
@@ -19,29 +20,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.events import Command, CommandName, Event, Previewed, Started, Stepped
+from core.events import Command, Event, Previewed, Started, Stepped
 from core.history import Board
-from core.preview import MAX_SIZE, RANGES, waiting
+from core.preview import MAX_HEAD, MAX_PIXELS, RANGES, waiting_shot
 from core.sharedbuf import SharedBuffer
 from core.sinks import Background, Every, ask
 from core.window_child import HEADER, Frames
+from core.window_keys import COMMAND_KEYS, DIGITS, key_name
 
 TITLE = "Training preview"
 DEBIAN_PACKAGES = ("libgl1", "libglib2.0-0", "libsm6", "libxext6")
 """What OpenCV's wheels need and bare systems lack: the first two to be loaded at all, the others for a window."""
 
-COMMAND_KEYS: dict[str, CommandName] = {
-    "s": "save",
-    "b": "backup",
-    "p": "preview",
-    "o": "options",
-    "\r": "stop",
-}
-DIGITS = {"2": "s", "0": "b", "3": "p", "1": "l"}
-"""The same on keyboards without Latin letters (SAEHDBW's digits)."""
+MAX_WIDTH = 8192
+"""Text and graph are drawn no wider."""
 
-_KEYPAD_ENTER = 0xFF8D  # X11 key symbol, which GTK builds of OpenCV report
-_SLOT = MAX_SIZE[0] * MAX_SIZE[1] * 3
+_SLOT = (MAX_PIXELS + MAX_WIDTH * MAX_HEAD) * 3 + (1 << 20)
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -78,6 +72,7 @@ class Window:
         self._board = Board()
         self._page = ""
         self._range = 0
+        self._width = 0  # of the window, once the user has changed it
         self._due = Every(refresh, clock)
         self._lock = threading.Lock()  # guards what is above and the two below
         self._frames: Frames | None = None
@@ -133,10 +128,15 @@ class Window:
         if self._frames is None:
             return
         if not self._board.pages:
-            self._frames.publish(waiting("Waiting for the first preview"))
+            self._frames.publish(waiting_shot("Waiting for the first preview", self._width))
             return
         titles = [title for title, _ in self._board.pages]
-        self._frames.publish(self._board.draw(titles.index(self._page), last=RANGES[self._range]))
+        self._frames.publish(self._board.shot(titles.index(self._page), last=RANGES[self._range], width=self._width))
+
+    def _resized(self, width: int) -> None:
+        with self._lock:
+            self._width = max(0, min(width, MAX_WIDTH))
+            self._draw()
 
     def _key(self, code: int) -> None:
         key = DIGITS.get(key_name(code), key_name(code))
@@ -156,7 +156,7 @@ class Window:
     def _serve(self) -> None:
         """Start the child, follow what it says until it ends, report why it ended."""
         try:
-            memory = SharedBuffer(HEADER + 2 * _SLOT)
+            memory = SharedBuffer(HEADER + 2 * _SLOT, lazy=True)  # most of it is never written to
         except OSError as error:
             self._on_lost(f"the preview window's picture: {error.strerror or error}")
             return
@@ -177,7 +177,7 @@ class Window:
         with self._lock:
             if self._closing:
                 return ""
-            self._frames = Frames(memory.map)
+            self._frames, self._width = Frames(memory.map), 0
             self._draw()
             self._process = process = _start([*self._child, memory.handle, self._title], memory.pass_fds)
         errors: deque[str] = deque(maxlen=50)
@@ -202,6 +202,8 @@ class Window:
                     self.ready.set()
                 elif word == "key":
                     self._key(int(rest))
+                elif word == "width":
+                    self._resized(int(rest))
                 elif word == "closed":
                     closed = True
         late.cancel()
@@ -217,14 +219,6 @@ class Window:
         return _reason(self.ready.is_set(), code, list(errors))
 
 
-def key_name(code: int) -> str:
-    """What the code of `cv2.waitKeyEx` stands for: a lower-case character, "\\r" for either Enter, or ""."""
-    code &= 0xFFFF  # modifiers are above; so are Windows' cursor keys
-    if code in (10, 13, _KEYPAD_ENTER):
-        return "\r"
-    return chr(code).lower() if 32 <= code < 127 else ""
-
-
 def _start(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[str]:
     environ = dict(os.environ)
     flags = 0
@@ -234,6 +228,7 @@ def _start(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[str]:
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
     if environ.get("DISPLAY") and environ.get("QT_QPA_PLATFORM", "").startswith("wayland"):
         environ["QT_QPA_PLATFORM"] = "xcb"  # the only one OpenCV's wheels bring
+    environ["QT_XCB_NO_XI2"] = "1"  # else Qt hears of the wheel by another way, see core/window_x11.py
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -1,30 +1,43 @@
 """The process that owns the preview window: `python -m core.window_child MEMORY TITLE`, started by core/window.py.
 
-It shows whatever picture lies in the shared memory and reports keys; it knows nothing of pages or training. OpenCV's
-window can abort the whole process (no display, missing libraries) and wants the main thread on macOS: reasons not to
-have it in the trainer. stdout carries lines: `ready`, `key CODE`, `closed`. The process ends when stdin does, so it
-never outlives the trainer, however that ends.
+It shows whatever lies in the shared memory, scales and moves it as the user likes (core/window_view.py), and reports
+the other keys; it knows nothing of pages or training. OpenCV's window can abort the whole process (no display, missing
+libraries) and wants the main thread on macOS: reasons not to have it in the trainer. stdout carries lines: `ready`,
+`key CODE`, `width N` (of the window, for text and graph to be drawn in), `closed`. The process ends when stdin does,
+so it never outlives the trainer, however that ends.
 
-The memory: a header of 8 uint64, then two slots for pictures, each half of what is left. Header: 0 number of pictures
-published so far, 2..3 width and height in slot 0, 4..5 in slot 1. Picture n (from 1) lies in slot n % 2.
+The memory: a header of 16 uint64, then two slots, each half of what is left. Header: 0 number of pictures published so
+far; from 1 for slot 0 and from 6 for slot 1 width and height of the head, of the tiles, and bytes of text. A slot holds
+the three one after another. Picture n (from 1) lies in slot n % 2.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
 import sys
 import threading
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from core.sharedbuf import attach
+from core.window_keys import key_name
 
-HEADER = 8 * 8
+if TYPE_CHECKING:
+    from core.preview import Shot
+    from core.window_view import View
+
+HEADER = 16 * 8
+FIELDS = 5
 POLL_MS = 30
+MOVING_MS = 10
+CLOSED_POLLS = 8
+SETTLED_S = 0.2
+"""So long a new width has to last before text and graph are drawn in it."""
 
 
 class Frames:
@@ -33,18 +46,23 @@ class Frames:
     def __init__(self, memory: mmap.mmap) -> None:
         self._slot = (len(memory) - HEADER) // 2
         # header entries are stored and loaded as one aligned machine word each
-        self._header = np.frombuffer(memory, np.uint64, 8)
+        self._header = np.frombuffer(memory, np.uint64, HEADER // 8)
         self._bytes = np.frombuffer(memory, np.uint8, offset=HEADER)
 
-    def publish(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Put a (H, W, 3) picture into the slot not being shown. Raises ValueError if it is larger than a slot."""
-        if picture.nbytes > self._slot:
-            raise ValueError(f"the picture has {picture.nbytes} bytes; the window's buffer holds {self._slot}")
+    def publish(self, shot: Shot) -> None:
+        """Put a picture into the slot not being shown. Raises ValueError if it is larger than a slot."""
+        text = np.frombuffer(json.dumps([shot.size, shot.labels]).encode(), np.uint8)
+        parts = [shot.head.reshape(-1), shot.tiles.reshape(-1), text]
+        total = sum(part.nbytes for part in parts)
+        if total > self._slot:
+            raise ValueError(f"the picture has {total} bytes; the window's buffer holds {self._slot}")
         number = int(self._header[0]) + 1
-        start = number % 2 * self._slot
-        self._bytes[start : start + picture.nbytes] = picture.reshape(-1)
-        self._header[2 + number % 2 * 2] = picture.shape[1]
-        self._header[3 + number % 2 * 2] = picture.shape[0]
+        at = number % 2 * self._slot
+        for part in parts:
+            self._bytes[at : at + part.nbytes] = part
+            at += part.nbytes
+        first = 1 + number % 2 * FIELDS
+        self._header[first : first + FIELDS] = (*shot.head.shape[1::-1], *shot.tiles.shape[1::-1], text.nbytes)
         self._header[0] = number
 
     @property
@@ -52,24 +70,28 @@ class Frames:
         """Pictures published so far."""
         return int(self._header[0])
 
-    def latest(self) -> tuple[int, npt.NDArray[np.uint8]]:
-        """Number and copy of the latest picture (number 0: none yet, one black pixel)."""
-        while True:
-            number = self.number
-            if number == 0:
-                return 0, np.zeros((1, 1, 3), np.uint8)
-            width, height = (int(self._header[i + number % 2 * 2]) for i in (2, 3))
-            start = number % 2 * self._slot
-            picture = self._bytes[start : start + width * height * 3].copy()
-            if self.number == number and len(picture) == width * height * 3:
-                return number, picture.reshape(height, width, 3)
+    def latest(self) -> tuple[int, Shot | None]:
+        """Number and copy of the latest picture (number 0: none yet)."""
+        from core.preview import Label, Shot
+
+        while number := self.number:
+            first, start = 1 + number % 2 * FIELDS, number % 2 * self._slot
+            sizes = [int(value) for value in self._header[first : first + FIELDS]]
+            head, tiles = sizes[0] * sizes[1] * 3, sizes[2] * sizes[3] * 3
+            data = self._bytes[start : start + head + tiles + sizes[4]].copy()
+            if self.number == number and len(data) == head + tiles + sizes[4]:
+                size, labels = json.loads(data[head + tiles :].tobytes())
+                return number, Shot(
+                    data[:head].reshape(sizes[1], sizes[0], 3),
+                    data[head : head + tiles].reshape(sizes[3], sizes[2], 3),
+                    (size[0], size[1]),
+                    tuple(Label(*label) for label in labels),
+                )
+        return 0, None
 
     def close(self) -> None:
         """Lets go of the memory, which its owner closes."""
         del self._header, self._bytes
-
-
-CLOSED_POLLS = 8
 
 
 def say(line: str) -> None:
@@ -84,24 +106,93 @@ def watch_parent(gone: threading.Event) -> None:
     gone.set()
 
 
+class Shown:
+    """The window and what is in it. cv2: OpenCV; view: what is drawn."""
+
+    def __init__(self, cv2: Any, title: str, view: View) -> None:
+        self._cv2, self._title, self._view = cv2, title, view
+        self._asked: tuple[int, int] | None = None  # the size the window was last given by us
+        self._told = 0  # the width the parent knows of
+        self._width, self._since = 0, 0.0  # the present one, and since when
+        self._wheel: Any = None
+        self._own_wheel = str(getattr(cv2, "currentUIFramework", str)()).startswith("QT")
+
+    def open(self) -> None:
+        """What needs a window that has been shown."""
+        self._cv2.setMouseCallback(self._title, self._mouse)
+        if self._own_wheel and sys.platform.startswith("linux"):
+            from core.window_x11 import Wheel
+
+            try:
+                self._wheel = Wheel(self._title)
+            except OSError as error:
+                print(f"no zoom by the wheel: {error}", file=sys.stderr)
+
+    def put(self, shot: Shot) -> None:
+        """Takes a picture; the window gets the size it asks for unless the user has given it another."""
+        self._view.put(shot)
+        if self._asked is None or (shot.size != self._asked and self._view.size == self._asked):
+            self._cv2.resizeWindow(self._title, *shot.size)
+            self._view.resize(shot.size)
+            self._asked, self._told = shot.size, shot.size[0]
+
+    def poll(self) -> None:
+        """Follows the window's size and the wheel, and draws where there is something new."""
+        x, y, width, height = self._cv2.getWindowImageRect(self._title)
+        if width > 0 and height > 0:
+            self._view.resize((width, height))
+            if width != self._width:
+                self._width, self._since = width, time.monotonic()
+            elif width != self._told and time.monotonic() - self._since >= SETTLED_S:
+                self._told = width
+                say(f"width {width}")
+        if self._wheel is not None:
+            for turns, x, y in self._wheel.turned():
+                self._view.wheel(turns, x, y)
+        if self._view.changed():
+            self._cv2.imshow(self._title, self._view.draw())
+
+    def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
+        cv2, view = self._cv2, self._view
+        if event == cv2.EVENT_MOUSEMOVE:
+            view.move(x, y)
+        elif event == cv2.EVENT_LBUTTONDOWN:
+            view.press(x, y)
+        elif event == cv2.EVENT_LBUTTONUP:
+            view.release()
+        elif event == cv2.EVENT_LBUTTONDBLCLK:
+            view.twice()
+        elif event == cv2.EVENT_MOUSEWHEEL and not self._own_wheel:
+            view.wheel(1 if flags > 0 else -1, x, y)
+
+
 def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
     """Open the window and serve it until it is closed or the parent is gone. Raises cv2.error."""
-    cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | getattr(cv2, "WINDOW_GUI_NORMAL", 0))
+    flags = (getattr(cv2, name, 0) for name in ("WINDOW_NORMAL", "WINDOW_FREERATIO", "WINDOW_GUI_NORMAL"))
+    cv2.namedWindow(title, sum(flags))
+    from core.window_view import View  # only now, so that the window's own error is the one that is told
+
+    view = View((1, 1))
+    window = Shown(cv2, title, view)
     parent = os.getppid()
-    shown = -1
+    shown = 0
     seen = False
     unseen = 0  # polls in a row: a window that is being resized may be reported invisible for a moment
     while not gone.is_set() and os.getppid() == parent:
         if frames.number != shown:
-            first = shown < 0
-            shown, picture = frames.latest()
-            cv2.imshow(title, picture)
+            first = not shown
+            shown, shot = frames.latest()
+            assert shot is not None
+            window.put(shot)
             if first:
+                cv2.imshow(title, view.draw())
                 cv2.waitKey(1)
+                window.open()
                 seen = is_visible(cv2, title)
                 say("ready")
-        code = cv2.waitKeyEx(POLL_MS)
-        if code >= 0:
+        window.poll()
+        code = cv2.waitKeyEx(MOVING_MS if view.holding else POLL_MS)
+        if code >= 0 and not view.key(key_name(code)):
             say(f"key {code}")
         visible = is_visible(cv2, title)
         # some window systems never report visibility: only a change from visible means closed

@@ -42,6 +42,16 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def seconds(text: str) -> float:
+    """`30s`, `2m`, `1h` or plain seconds -> seconds; 0 is allowed."""
+    found = re.fullmatch("([0-9]{1,9})([smh]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed is a whole number of seconds, or with s, m or h: 30, 2m, 1h; 0 for never"
+        )
+    return int(found[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+
+
 def save_cadence(text: str) -> tuple[float, int]:
     """`25m`, `2h`, `90s` -> (seconds, 0); `500it` -> (0, iterations)."""
     units = {"it": 0.0, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.runlog import RunLog
-from mainscripts.flags import folder, save_cadence, whole
+from mainscripts.flags import folder, save_cadence, seconds, whole
 
 if TYPE_CHECKING:
     from core.prompts import Terminal
@@ -141,6 +141,11 @@ def _add_course(ours: argparse._ArgumentGroup) -> None:
         metavar="25m|500it",
         help="save every N minutes (m), hours (h), seconds (s) or iterations (it)",
     )
+    ours.add_argument(
+        "--preview-every", type=seconds, default=30.0, metavar="SECONDS",
+        help="draw the preview anew so often, such as 10, 2m or 1h (default: 30; 0: only at saves and when asked for); "
+        "where drawing takes long it comes less often, so that it never costs more than 1%% of the time",
+    )  # fmt: skip
     ours.add_argument(
         "--stop-within",
         type=whole(0, 3600),

@@ -115,6 +115,7 @@ class HistoryFaces:
 
     def _picked(self) -> Batch:
         """Those that are shown when the user takes them."""
+        task = self.task
         self.stages.say(
             "Choose the faces of the preview history in the window: p shows the next ones, space the next page, "
             "Enter takes them."
@@ -125,7 +126,7 @@ class HistoryFaces:
                 self.stages.iterate("faces of the preview history", FACES)
                 batch = as_arrays(next(loader)).map(np.copy)
                 self.stages.rest()
-                self.sinks.emit(Previewed(self.task.iteration, self.task.preview(batch)))
+                self.sinks.emit(Previewed(task.iteration, task.preview(batch), captions=task.captions(batch)))
                 command = next_command(self.commands, self.sinks.has_window)
                 if self.asked.is_set():
                     raise KeyboardInterrupt

@@ -279,6 +279,7 @@ def cadence(setup: Setup, args: argparse.Namespace) -> Cadence:
         exit_at_target=args.exit_at_target,
         save_seconds=seconds,
         save_iterations=iterations,
+        preview_seconds=args.preview_every,
         backup_hours=values["autobackup_hour"],
         history_every=history_every(values),
         backup_iterations=values["snapshot_interval"],
@@ -312,7 +313,11 @@ def show_samples(
             batch = as_arrays(next(loader))
             stages.rest()
             pages = [(f"samples {side}", _sample_rows(arrays)) for side, arrays in batch.items()]
-            sinks.emit(Previewed(0, pages))
+            names = {
+                title: [[side.name_of(row)] for row in range(len(rows))]
+                for (title, rows), (_, side) in zip(pages, batch.items(), strict=True)
+            }
+            sinks.emit(Previewed(0, pages, captions=names))
             command = next_command(commands, sinks.attended)
             if command is None or command.name == "stop":
                 return EXIT_OK

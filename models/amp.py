@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from core.batch import Batch, Page
+from core.batch import Batch, Captions, Page
 from core.nn import CHANNELS_LAST, Decoder, Encoder, Inter, init_weights
 from core.options import Answers, Option, Values
 from models.adversary import Adversary, PatchDiscriminator
@@ -161,6 +161,12 @@ def morph_pages(task: SwapTask, batch: Batch) -> list[Page]:
     return [(name, [rows_of(row)[0] for row in rows]) for name, rows in pages.items()]
 
 
+def morph_captions(task: SwapTask, batch: Batch) -> Captions:
+    """The names of the two faces, on the page that shows them."""
+    title = f"{task.spec.name} morph {float(task.values['preview_mf'])}"
+    return {title: [[batch.src.name_of(0), batch.dst.name_of(0), ""]]}
+
+
 def tidy_resolution(resolution: int, _: Answers) -> int:
     return resolution // STEP * STEP
 
@@ -216,7 +222,7 @@ OWN = (
     ),
 )  # fmt: skip
 
-RECIPE = Recipe(make_net, make_adversaries, morph_pages, beside, both_scales=True, judges_dst=True)
+RECIPE = Recipe(make_net, make_adversaries, morph_pages, morph_captions, beside, both_scales=True, judges_dst=True)
 
 AMP = ModelSpec(
     name="AMP",

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.batch import SampleRequest
 from core.options import Answers, Option, Values
-from models.running import RUNNING
+from models.running import PANEL, RUNNING
 
 LONG_NAMES = {"h": "half_face", "mf": "midfull_face", "f": "full_face", "wf": "whole_face", "head": "head"}
 FACE_TYPES = tuple(LONG_NAMES)
@@ -312,7 +312,7 @@ STYLE = (
     ),
 )  # fmt: skip
 
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *RUNNING)}
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *RUNNING, *PANEL)}
 
 
 def pick(*keys: str, own: Iterable[Option] = (), **defaults: Any) -> tuple[Option, ...]:

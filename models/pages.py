@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.batch import Batch, Page
+from core.batch import Batch, Captions, Page
 from core.nn import CHANNELS_LAST
 from models.running import preview_rows
 
@@ -19,12 +19,12 @@ WIDE = 256  # above this side a page has two columns
 
 
 def swap_pages(task: SwapTask, batch: Batch) -> list[Page]:
-    """DFL's pages: `SAEHD`, `SAEHD masked`; above 256 px three of two columns for each.
+    """DFL's pages: `SAEHD`, `SAEHD masked`; above 256 px three of two columns for each, unless `force_full_preview`.
 
     Cells: S and D the targets, SS and DD their reconstructions, SD the swap. Masked: S, D by their own masks, DD by
     its drawn mask, SD by both drawn masks (for head by src's only), SS whole.
     """
-    net, resolution, title = task.net, task.values["resolution"], task.spec.name
+    net = task.net
     count = preview_rows(task.values, len(batch.src.target))
     src, dst, src_mask, dst_mask = (
         task.upload(batch[side][name][:count], name).contiguous(memory_format=CHANNELS_LAST)
@@ -38,12 +38,30 @@ def swap_pages(task: SwapTask, batch: Batch) -> list[Page]:
     swap_mask = swap_area(task, dd_mask, sd_mask)
     whole = {"S": src, "SS": ss, "D": dst, "DD": dd, "SD": sd}
     masked = {"S": src * src_mask, "SS": ss, "D": dst * dst_mask, "DD": dd * dd_mask, "SD": sd * swap_mask}
+    return [
+        (title, rows_of([(masked if kind else whole)[column] for column in columns]))
+        for title, kind, columns in _layout(task)
+    ]
+
+
+def swap_captions(task: SwapTask, batch: Batch) -> Captions:
+    """The names of the faces themselves, not of what is drawn of them."""
+    rows = range(preview_rows(task.values, len(batch.src.target)))
+    names = {"S": [batch.src.name_of(row) for row in rows], "D": [batch.dst.name_of(row) for row in rows]}
+    return {
+        title: [[names[column][row] if column in names else "" for column in columns] for row in rows]
+        for title, _, columns in _layout(task)
+    }
+
+
+def _layout(task: SwapTask) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Title, kind and columns of every page."""
     layout: dict[str, tuple[str, ...]] = {"": ("S", "SS", "D", "DD", "SD")}
-    if resolution > WIDE:
+    if task.values["resolution"] > WIDE and not task.values.get("force_full_preview"):
         layout = {" src-src": ("S", "SS"), " dst-dst": ("D", "DD"), " pred": ("D", "SD")}
     return [
-        (title + kind + ending, rows_of([cells[column] for column in columns]))
-        for kind, cells in (("", whole), (" masked", masked))
+        (task.spec.name + kind + ending, kind, columns)
+        for kind in ("", " masked")
         for ending, columns in layout.items()
     ]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core import losses
-from core.batch import Batch, Page
+from core.batch import Batch, Captions, Page
 from core.options import Values
 from models.adversary import Adversary
 from models.net import SwapNet
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Recipe:
     """make_net(values, generator): the network, its weights drawn from the generator. make_adversaries(values, net,
-    generator): what stands against it, by the stem of its file. pages(task, batch): the preview.
+    generator): what stands against it, by the stem of its file. pages(task, batch): the preview; captions(task, batch): names of
+    the faces on it.
 
     beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
     (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
@@ -40,6 +41,7 @@ class Recipe:
     make_net: Callable[[Values, torch.Generator], SwapNet]
     make_adversaries: Callable[[Values, SwapNet, torch.Generator], dict[str, Adversary]]
     pages: Callable[[SwapTask, Batch], list[Page]]
+    captions: Callable[[SwapTask, Batch], Captions]
     beside: Callable[[Values, Inputs, Tensor], list[Tensor]]
     both_scales: bool = False
     judges_dst: bool = False

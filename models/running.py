@@ -119,6 +119,16 @@ SAFETY = (
     ),
 )  # fmt: skip
 
+PANEL = (
+    Option(
+        "force_full_preview", "bool", "Use old preview panel",
+        "All five columns on one page, src, dst and what is drawn of them, also above 256 px, where there are three "
+        "pages of two columns otherwise.",
+        advice="With the wheel of the mouse the window shows such a page in full size.",
+        default=False, ask="advance", stored=False, group="preview",
+    ),
+)  # fmt: skip
+
 SAMPLES = (
     Option(
         "augment_on", "choice", "Make samples on",

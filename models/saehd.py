@@ -16,9 +16,9 @@ from core import losses
 from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
-from models.common import RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
+from models.common import PANEL, RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
 from models.net import SwapNet
-from models.pages import swap_pages
+from models.pages import swap_captions, swap_pages
 from models.recipe import Recipe
 from models.spec import ModelSpec
 from models.swap import SwapTask
@@ -129,7 +129,7 @@ def beside(values: Values, inputs: Inputs, face: Tensor) -> list[Tensor]:
     return [against_artefacts(face, inputs)] if values["gan_power"] and values["masked_training"] else []
 
 
-RECIPE = Recipe(make_net, make_adversaries, swap_pages, beside)
+RECIPE = Recipe(make_net, make_adversaries, swap_pages, swap_captions, beside)
 SAEHD = ModelSpec(
     name="SAEHD",
     rows=SESSION
@@ -140,7 +140,8 @@ SAEHD = ModelSpec(
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
         *("ct_mode", "clipgrad", "pretrain"),
     )
-    + RUNNING,
+    + RUNNING
+    + PANEL,
     requests=swap_requests,
     task=partial(SwapTask, recipe=RECIPE),
     roomy={"batch_size": 8},
@@ -173,7 +174,7 @@ QUICK = replace(
 def quick(name: str, **sizes: int) -> ModelSpec:
     """A small df-ud with settled options, which asks nothing. Source: DFL's Quick96."""
     settled = QUICK_SETTLED | sizes
-    keys = [row.key for row in SAEHD.rows if row.key not in settled and not row.key.startswith("gan_")]
+    keys = [row.key for row in SAEHD.rows if row.key not in settled and not row.key.startswith(("gan_", "force_full"))]
     return ModelSpec(
         name=name,
         rows=unasked(*pick(*keys, random_dst_flip=False)) + fixed(**settled),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from core import dflfile
-from core.batch import Batch, Page, SampleRequest, Swap
+from core.batch import Batch, Captions, Page, SampleRequest, Swap
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
@@ -90,6 +90,10 @@ class Task(ABC):
     @abstractmethod
     def preview(self, batch: Batch) -> list[Page]:
         """Preview pages of a batch, drawn with the current weights."""
+
+    def captions(self, batch: Batch) -> Captions:
+        """Names of the tiles of its pages: none, unless a model tells which tile shows which face."""
+        return {}
 
     @abstractmethod
     def swap(self, images: Any) -> Swap:

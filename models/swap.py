@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core import losses, memory
-from core.batch import Batch, Page, Swap, array_channels
+from core.batch import Batch, Captions, Page, Swap, array_channels
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -252,6 +252,9 @@ class SwapTask(Task):
     @torch.inference_mode()
     def preview(self, batch: Batch) -> list[Page]:
         return self.recipe.pages(self, batch)
+
+    def captions(self, batch: Batch) -> Captions:
+        return self.recipe.captions(self, batch)
 
     def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         networks = {stem: state(module, copy) for stem, module in self.modules.items()}

@@ -14,6 +14,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -181,9 +182,22 @@ class Loader:
         """How many batches are ordered ahead at present."""
         return 1 if self._pool is None else self._depth.value
 
+    def names(self, side: str) -> Callable[[int], str]:
+        """Row -> the file name of that face, for the latest batch."""
+        return partial(self._name, side, (self.position - 1) * self._batch_size)
+
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [] if self._pool is None else self._pool.pids()
+
+    def _name(self, side: str, first: int, row: int) -> str:
+        """The face that sample number first + row shows: where one is broken, the one in its place."""
+        samples, index = self._facesets[side].samples, self._orders[side][first + row]
+        for offset in range(len(samples)):
+            shown = (index + offset) % len(samples)
+            if (self._sets[side], shown) not in self._told:
+                return samples[shown].filename
+        return ""
 
     def _start(self, workers: int, seed: int) -> None:
         """Share what is known of the faces, make the ring, start the workers, order the first batches."""
@@ -275,7 +289,7 @@ class Loader:
     def _batch(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Batch:
         return Batch(
             **{
-                side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names})
+                side: Side(**{name: arrays[f"{side}/{name}"] for name in request.names}).named(self.names(side))
                 for side, request in self._requests.items()
             }
         )

@@ -19,8 +19,9 @@ from tests_support import soon
 
 from core.events import Command, Event, Previewed, Started, Stepped
 from core.sharedbuf import SharedBuffer, SharedBufferError
-from core.window import Window, display_problem, key_name
+from core.window import Window, display_problem
 from core.window_child import HEADER, Frames
+from core.window_keys import key_name
 
 ROOT = Path(__file__).resolve().parent.parent
 BLUE, GREEN = (200, 40, 20), (30, 190, 60)  # BGR
