@@ -32,6 +32,8 @@ TITLE = "Training preview"
 DEBIAN_PACKAGES = ("libgl1", "libglib2.0-0", "libsm6", "libxext6")
 """What OpenCV's wheels need and bare systems lack: the first two to be loaded at all, the others for a window."""
 
+CLOSED = "the preview window was closed"
+"""Told where the user has closed it, unlike every other end."""
 MAX_WIDTH = 8192
 """Text and graph are drawn no wider."""
 
@@ -213,7 +215,7 @@ class Window:
             if pipe is not None:
                 pipe.close()
         if closed:
-            return "the preview window was closed"
+            return CLOSED
         if too_late.is_set():
             return f"the preview window did not appear within {self._start_timeout:.0f} s"
         return _reason(self.ready.is_set(), code, list(errors))

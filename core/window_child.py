@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.sharedbuf import attach
-from core.window_keys import key_name
+from core.window_keys import DIGITS, key_name
 
 if TYPE_CHECKING:
     from core.preview import Shot
@@ -179,7 +179,7 @@ def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
     seen = False
     unseen = 0  # polls in a row: a window that is being resized may be reported invisible for a moment
     while not gone.is_set() and os.getppid() == parent:
-        if frames.number != shown:
+        if frames.number != shown and not unseen:
             first = not shown
             shown, shot = frames.latest()
             assert shot is not None
@@ -190,17 +190,19 @@ def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:
                 window.open()
                 seen = is_visible(cv2, title)
                 say("ready")
-        window.poll()
+        if shown and not unseen:
+            window.poll()
         code = cv2.waitKeyEx(MOVING_MS if view.holding else POLL_MS)
-        if code >= 0 and not view.key(key_name(code)):
+        name = key_name(code) if code >= 0 else ""
+        if code >= 0 and not view.key(DIGITS.get(name, name)):
             say(f"key {code}")
         visible = is_visible(cv2, title)
         # some window systems never report visibility: only a change from visible means closed
-        unseen = 0 if visible else unseen + 1
-        if seen and unseen >= CLOSED_POLLS:
+        seen = seen or visible
+        unseen = unseen + 1 if seen and not visible else 0  # while it is, touching it would be an error or open another
+        if unseen >= CLOSED_POLLS:
             say("closed")
             return
-        seen = seen or visible
 
 
 def is_visible(cv2: Any, title: str) -> bool:

@@ -27,6 +27,7 @@ HELP = (
     ("mouse button", "moves what is enlarged; twice: all of it"),
     ("f  5", "all of it, as large as the window"),
     ("h  6  ?", "this help"),
+    ("close it", "training goes on; w in the terminal opens it again"),
 )
 """Keys and what they do, in the order they are told in."""
 

@@ -228,7 +228,7 @@ def _on_dark(area: Picture, text: str, x: int, y: int, size: tuple[int, int], sc
     ground = area[max(0, y) : y + size[1], max(0, x) : x + size[0]]
     ground[:] = ground // 4 + BACKGROUND * 3 // 4
     margin = (size[0] - text_width(text, scale)) // 2
-    write(area, text, (x + margin, y + size[1] - round(9 * scale)), scale, 240)
+    write(area, text, (x + margin, y + size[1] - round(13 * scale)), scale, 240)
 
 
 def _draw_help(picture: Picture) -> None:

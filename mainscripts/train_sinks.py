@@ -19,7 +19,7 @@ from core.modeldata import ModelError
 from core.plateau import Plateau
 from core.sinks import Background
 from core.tensorboard import TensorBoard
-from core.window import Window, display_problem
+from core.window import CLOSED, Window, display_problem
 
 
 class Sinks:
@@ -53,7 +53,7 @@ class Sinks:
         self._keyboard = stdin.isatty()
         self._keys = StopKeys(None, commands)
         self._stack.callback(lambda: self._keys.close())
-        self._window_open = False
+        self._window_open = self._asked = False
         problem = display_problem(os.environ, sys.platform) if window else "not wanted"
         self._log = Background(log, name="log")
         self._stack.callback(self._log.close, 30.0)
@@ -178,5 +178,12 @@ class Sinks:
         self._window_open = False
         self._files.activate()
         what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
-        again = " w in the terminal opens it again." if self._keyboard else ""
-        self.emit(Warned(f"{what}. Previews go to JPG files in the model folder from now on.{again}"))
+        goes_on = "Training goes on, previews go to JPG files in the model folder."
+        if reason != CLOSED:
+            again = " w in the terminal opens it again." if self._keyboard else ""
+            self.emit(Warned(f"{what}. {goes_on}{again}"))
+        elif self._keyboard and not self._asked:  # once: training does not wait for the answer
+            self._asked = True
+            self.emit(Noted(f"{what}. Save and stop training? ( Enter:yes / w:open it again ) {goes_on}"))
+        else:
+            self.emit(Noted(f"{what}. {goes_on}"))

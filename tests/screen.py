@@ -68,6 +68,19 @@ class Screen:
             [*search, "windowfocus", "key", "--delay", "80", *keys], env=self.environ, check=True, timeout=20
         )
 
+    def turn_wheel(self, turns: int, x: int, y: int) -> None:
+        """At a point of the window; above 0: away from the user."""
+        search = ["xdotool", "search", "--sync", "--name", TITLE]
+        subprocess.run(
+            [*search, "mousemove", "--window", "%1", str(x), str(y), "click", "--repeat", str(abs(turns)),
+             "4" if turns > 0 else "5"],
+            env=self.environ, check=True, timeout=20,
+        )  # fmt: skip
+
+    def resize(self, width: int, height: int) -> None:
+        search = ["xdotool", "search", "--sync", "--name", TITLE]
+        subprocess.run([*search, "windowsize", str(width), str(height)], env=self.environ, check=True, timeout=20)
+
     def click_x(self) -> None:
         """What a window manager sends when the user closes the window."""
         search = ["xdotool", "search", "--sync", "--name", TITLE]

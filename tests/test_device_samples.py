@@ -253,3 +253,12 @@ def test_a_card_makes_the_same_and_is_not_waited_for(folders: dict[str, Path], m
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert_close([*got, *map(as_arrays, batches)], wanted)
+
+
+def test_every_sample_knows_its_file(folders: dict[str, Path]) -> None:
+    with on_device(folders) as here, Loader(opened(folders), COLOURED, 3, seed=7, workers=0, warn=silent) as loader:
+        for _ in range(3):
+            made, wanted = next(here), next(loader)
+            for side in folders:
+                names = [made[side].name_of(row) for row in range(3)]
+                assert names == [wanted[side].name_of(row) for row in range(3)] and all(names)

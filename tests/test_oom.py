@@ -15,7 +15,7 @@ import pytest
 from tests_support import ROOT
 from training import ENVIRONMENT, command, digest, run
 
-from core.batch import Batch, Page, Side
+from core.batch import Batch, Captions, Page, Side
 from core.events import Failed, Previewed, Started, Stepped, Stopped, Warned
 from core.modeldir import ModelDir, ModelError
 from core.trainer import Cadence
@@ -151,6 +151,9 @@ class Full(FakeTask):
         if len(batch.src.target) > self.shows:
             raise MemoryError
         return [("page", [[row] for row in batch.src.target])]
+
+    def captions(self, batch: Batch) -> Captions:
+        return {}
 
     def let_go(self) -> None: ...
 

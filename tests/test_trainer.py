@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.batch import Batch, Page, Side
+from core.batch import Batch, Captions, Page, Side
 from core.events import Command, Commands, Event, Previewed, Saved, Started, Stepped, Stopped, TargetReached, Warned
 from core.modeldir import LossHistory, ModelData, ModelDir, Part
 from core.nn import Copy, to_dfl
@@ -33,6 +33,7 @@ class FakeTask:
     """Losses that count down; every step takes a second. `during` runs inside step n."""
 
     loss_names = ("src_loss", "dst_loss")
+    preview_s = 0.0
 
     def __init__(self, clock: Clock, iteration: int = 0) -> None:
         self.clock = clock
@@ -52,7 +53,11 @@ class FakeTask:
         return losses
 
     def preview(self, batch: Batch) -> list[Page]:
+        self.clock.now += self.preview_s
         return [(f"page of {batch.src.target}", [])]
+
+    def captions(self, batch: Batch) -> Captions:
+        return {f"page of {batch.src.target}": [[batch.src.name_of(0)]]}
 
     def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         return {"encoder": {"w:0": np.zeros(2, np.float32)}}
@@ -199,6 +204,30 @@ def test_backups_by_the_hour_happen_at_saves() -> None:
     run = Run(Cadence(target=9000, exit_at_target=True, save_seconds=1500, backup_hours=1))
     run.trainer.run()
     assert run.saver.calls.count("backup") == 2
+
+
+def test_previews_are_refreshed_by_time() -> None:
+    run = Run(Cadence(target=20, exit_at_target=True, save_seconds=0, preview_seconds=5))
+    run.trainer.run()
+    assert [event.iteration for event in run.of(Previewed) if event.refreshed] == [6, 11, 16], "5 s after the one before"
+    assert [event.iteration for event in run.of(Previewed) if not event.refreshed] == [0, 1, 20]
+    assert run.task.seen == list(range(20)), "no batch is drawn for them"
+    assert all(event.ms == 1000 for event in run.of(Stepped)), "and their time is not an iteration's"
+    run = Run(Cadence(target=50, exit_at_target=True, save_seconds=0))
+    run.trainer.run()
+    assert not any(event.refreshed for event in run.of(Previewed))
+
+
+def test_refreshed_previews_cost_a_hundredth_of_the_time() -> None:
+    run = Run(Cadence(target=1000, exit_at_target=True, save_seconds=0, preview_seconds=5))
+    run.task.preview_s = 0.5
+    run.trainer.run()
+    assert [event.iteration for event in run.of(Previewed) if event.refreshed] == list(range(51, 1000, 50))
+    run = Run(Cadence(target=1000, exit_at_target=True, save_seconds=0, preview_seconds=5))
+    run.task.preview_s = 0.5
+    run.task.during[500] = lambda: setattr(run.task, "preview_s", 0.01)  # it has become faster
+    run.trainer.run()
+    assert len([event for event in run.of(Previewed) if event.refreshed and event.iteration > 502]) > 80
 
 
 def test_history_pages_come_from_the_fixed_faces() -> None:

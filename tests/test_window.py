@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from screen import Screen
 from tests_support import soon
 
 from core.events import Command, Event, Previewed, Started, Stepped
+from core.preview import Label, Shot
 from core.sharedbuf import SharedBuffer, SharedBufferError
 from core.window import Window, display_problem
 from core.window_child import HEADER, Frames
@@ -120,6 +122,32 @@ def test_graph_moves_while_training(screen: Screen, monkeypatch: pytest.MonkeyPa
     trainer.window(Stepped(6001, {"src_loss": 0.1, "dst_loss": 0.1}, 1.0))
     assert soon(lambda: not np.array_equal(screen.picture(), before))
     trainer.window.close()
+
+
+def test_zoom_names_help_and_size(screen: Screen, trainer: Trainer) -> None:
+    window = trainer.window
+    window(started())
+    event = pages()
+    window(replace(event, captions={"SAEHD": [["face 00012.jpg"]]}))
+    assert soon(lambda: screen.shows(BLUE))
+    at_first = screen.picture()
+    screen.turn_wheel(-1, 100, 300)  # from the whole of 480 x 384 to 75 %
+    assert soon(lambda: not (screen.picture()[150:190] == BLUE).all(2).any())
+    screen.press("h")
+    assert soon(lambda: not screen.shows(BLUE))
+    screen.press("s", "f")  # the first only takes the help away
+    assert soon(lambda: np.array_equal(screen.picture(), at_first)), "the zoom is told for a moment only"
+    screen.press("n")
+    assert soon(lambda: (screen.picture()[145:241, :96] > 200).all(2).any())
+    screen.press("4")
+    assert soon(lambda: np.array_equal(screen.picture(), at_first))
+    screen.resize(1000, 700)
+    assert soon(lambda: (screen.picture()[300:690, 300:700] == BLUE).all())
+    assert soon(lambda: (screen.picture()[45, 900:1000] == 204).all()), "the graph is drawn anew, as wide"
+    screen.turn_wheel(1, 500, 400)
+    screen.turn_wheel(1, 500, 400)
+    assert soon(lambda: (screen.picture()[150:690, :980] == BLUE).all(2).mean() > 0.97)
+    assert trainer.commands.empty()
 
 
 def test_close_takes_the_window_down(screen: Screen, trainer: Trainer) -> None:
@@ -281,24 +309,25 @@ def test_key_name(code: int, name: str) -> None:
 
 
 def test_frames() -> None:
-    memory = SharedBuffer(HEADER + 2 * 600)
+    memory = SharedBuffer(HEADER + 2 * 900)
     writer, reader = Frames(memory.map), Frames(memory.map)
-    assert reader.latest()[0] == 0
+    assert reader.latest() == (0, None)
     for i in range(1, 6):
-        picture = np.full((10, 2 * i, 3), i, np.uint8)
-        writer.publish(picture)
+        head, tiles = np.full((10, 2 * i, 3), i, np.uint8), np.full((i, 7, 3), 10 * i, np.uint8)
+        writer.publish(Shot(head, tiles, (100, i), (Label(1, 2, 3, 4, "ü"),) * (i - 1)))
         number, seen = reader.latest()
-        assert number == reader.number == i and np.array_equal(seen, picture)
-    with pytest.raises(ValueError, match="603 bytes"):
-        writer.publish(np.zeros((1, 201, 3), np.uint8))
-    del picture, seen
+        assert number == reader.number == i and seen is not None
+        assert np.array_equal(seen.head, head) and np.array_equal(seen.tiles, tiles)
+        assert seen.size == (100, i) and seen.labels == (Label(1, 2, 3, 4, "ü"),) * (i - 1)
+    with pytest.raises(ValueError, match="915 bytes"):
+        writer.publish(Shot(np.zeros((1, 201, 3), np.uint8), np.zeros((1, 100, 3), np.uint8), (1, 1), ()))
     writer.close()
     reader.close()
     memory.close()
 
 
 def test_no_room_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(size: int) -> SharedBuffer:
+    def full(size: int, **how: object) -> SharedBuffer:
         raise SharedBufferError(28, "no room for 9 MB of shared memory")
 
     monkeypatch.setattr("core.window.SharedBuffer", full)
