@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from core.batch import Batch, Captions, Page
+from core.batch import Batch, Page
 from core.events import Command, Commands, Event, Failed, Previewed, Started, Stepped, Stopped, TargetReached, Warned
 from core.guard import Guard, State
 from core.memory import out_of_memory
 from core.modeldir import ModelError
+from core.refresh import Refresh
 from core.roles import Relief, Rescue, Saver, Trainable
 from core.shortage import FAILURES, LeanPreview
-
-REFRESH_SHARE = 0.01
-"""Of the time of a training, for previews that nobody asked for."""
 
 
 class _Ended(Exception):
@@ -32,8 +30,8 @@ class _Ended(Exception):
 
 @dataclass(frozen=True)
 class Cadence:
-    """When things happen. Seconds or iterations of 0 mean never; history_every counts iterations.
-    preview_seconds: between previews that nobody asked for; longer where drawing one takes more than 1 % of that."""
+    """When things happen. Seconds or iterations of 0 mean never; history_every counts iterations. preview_seconds: see
+    `core.refresh`."""
 
     target: int = 0
     exit_at_target: bool = False
@@ -88,7 +86,7 @@ class Trainer:
         self._pending: tuple[int, dict[str, Any], Mapping[str, Any], float, float] | None = None
         self._mark = clock()
         self._saved_at = self._backed_up_at = clock()
-        self._previewed_at, self._preview_took = clock(), 0.0
+        self._refresh = Refresh(cadence.preview_seconds, clock)
         self._saved_iteration = self.iteration
         self._lean = LeanPreview(task.preview, lambda text: emit(Warned(text)), lambda: task.let_go())
 
@@ -285,13 +283,9 @@ class Trainer:
             if snapshot:
                 self.saver.backup()
             self._mark = self.clock()
-        elif self._refresh_is_due(now):
+        elif self._refresh.due(now) and not self._at_target():
             self._preview(refreshed=True)
             self._mark = self.clock()
-
-    def _refresh_is_due(self, now: float) -> bool:
-        wait = max(self.cadence.preview_seconds, self._preview_took / REFRESH_SHARE)
-        return self.cadence.preview_seconds > 0 and now - self._previewed_at >= wait and not self._at_target()
 
     def _flush(self) -> None:
         """Tells the losses of the step before; reading them waits for the device at most until that step ends."""
@@ -362,17 +356,12 @@ class Trainer:
     def _pages(self) -> list[Page]:
         return self._lean(self._batch) if self._batch is not None else []
 
-    def _captions(self) -> Captions:
-        return self.task.captions(self._batch) if self._batch is not None else {}
-
     def _preview(self, refreshed: bool = False) -> None:
-        """Draws the latest batch: no sample and no random number is drawn for it, so it leaves no trace in the
-        model."""
+        """Of the latest batch: no sample and no random number is drawn for it, so it leaves no trace in the model."""
         self._flush()
-        begun = self.clock()
-        self.emit(Previewed(self.iteration, self._pages(), captions=self._captions(), refreshed=refreshed))
-        self._previewed_at = self.clock()
-        self._preview_took = self._previewed_at - begun
+        with self._refresh.drawing():
+            captions = self.task.captions(self._batch) if self._batch is not None else {}
+            self.emit(Previewed(self.iteration, self._pages(), captions=captions, refreshed=refreshed))
 
     def _finish_target(self) -> None:
         if self._unsaved():

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from core.preview import BACKGROUND, LINE_HEIGHT, Label, Picture, Shot, blank, text_width, write
+from core.canvas import BACKGROUND, Picture, blank, text_width, write
+from core.preview import LINE_HEIGHT, Label, Shot
 from core.window_keys import HELP
 
 LEVELS = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0)

@@ -9,7 +9,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,9 @@ from sample_faces import make_folder
 
 from core import sharedbuf
 from core.batch import Batch, SampleRequest
-from core.disk import DISK
 from core.sharedbuf import Layout, SharedBuffer, SharedBufferError, attach
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers
-from samplelib.packing import delete_originals, pack_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -389,29 +386,3 @@ def test_a_layout_survives_the_journey() -> None:
 
 def test_default_workers_are_at_most_eight() -> None:
     assert 1 <= default_workers() <= 8
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("packed", [False, True])
-def test_every_sample_knows_its_file(tmp_path: Path, workers: int, packed: bool) -> None:
-    """Told by its pixels; also for a face in the place of a broken one, and in a pack."""
-    folders = {"src": make_folder(tmp_path / "src", 5), "dst": make_folder(tmp_path / "dst", 4, first_seed=100)}
-    damage(folders["src"], 2)
-    names = {side: [path.name for path in sorted(folder.iterdir())] for side, folder in folders.items()}
-    still = replace(REQUEST, flip=False, random_warp=False, rotation=0.0, scale=0.0, shift=0.0)
-    if packed:
-        for folder in folders.values():
-            delete_originals(folder, pack_folder(folder, False, silent, DISK), DISK)
-    with open_loader(folders, workers, warn=lambda text: None, request=still, batch_size=5) as loader:
-        batch = next(loader)
-        for side, arrays in batch.items():
-            told = [arrays.name_of(row) for row in range(5)]
-            assert set(told) <= set(names[side])
-            pictures = {name: arrays.target[row] for row, name in enumerate(told)}
-            for row, name in enumerate(told):
-                assert np.array_equal(arrays.target[row], pictures[name])
-            assert len({array.tobytes() for array in pictures.values()}) == len(pictures)
-        src = [batch.src.name_of(row) for row in range(5)]
-        assert "00002.jpg" not in src and sorted(src) == ["00000.jpg", "00001.jpg", "00003.jpg", "00003.jpg", "00004.jpg"]
-        kept = batch.map(lambda array: array[:2])
-        assert [kept.src.name_of(row) for row in range(2)] == src[:2] and "name_of" not in kept.src

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from core.preview import Label, Picture, Shot, draw_shot
+from core.canvas import Picture
+from core.preview import Label, Shot, draw_shot
 from core.window_keys import COMMAND_KEYS, DIGITS, HELP
 from core.window_view import LEVELS, View
 
