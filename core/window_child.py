@@ -36,6 +36,8 @@ FIELDS = 5
 POLL_MS = 30
 MOVING_MS = 10
 CLOSED_POLLS = 8
+TURN_S = 0.05
+"""Between two steps of the zoom: a touch pad reports a wheel that turns a hundred times a second."""
 SETTLED_S = 0.2
 """So long a new width has to last before text and graph are drawn in it."""
 
@@ -115,6 +117,7 @@ class Shown:
         self._told = 0  # the width the parent knows of
         self._width, self._since = 0, 0.0  # the present one, and since when
         self._wheel: Any = None
+        self._turned = 0.0
         self._own_wheel = str(getattr(cv2, "currentUIFramework", str)()).startswith("QT")
 
     def open(self) -> None:
@@ -163,7 +166,10 @@ class Shown:
         elif event == cv2.EVENT_LBUTTONDBLCLK:
             view.twice()
         elif event == cv2.EVENT_MOUSEWHEEL and not self._own_wheel:
-            view.wheel(1 if flags > 0 else -1, x, y)
+            now = time.monotonic()
+            if now - self._turned >= TURN_S:
+                self._turned = now
+                view.wheel(1 if flags > 0 else -1, x, y)
 
 
 def show(cv2: Any, frames: Frames, title: str, gone: threading.Event) -> None:

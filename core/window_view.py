@@ -213,15 +213,15 @@ def _draw_names(area: Picture, labels: Sequence[Label], left: int, top: int, sca
     """Each at the lower edge of its tile; a long one loses its beginning, as names of faces differ at the end."""
     for label in labels:
         x, y = left + round(label.x * scale), top + round((label.y + label.height) * scale)
-        room = round(label.width * scale)
-        if x >= area.shape[1] or x + room <= 0 or y <= 0 or y - _NAME_HEIGHT >= area.shape[0]:
+        x, room = max(0, x), min(area.shape[1], x + round(label.width * scale)) - max(0, x)  # what is seen of the tile
+        if room <= 0 or y <= 0 or y - _NAME_HEIGHT >= area.shape[0]:
             continue
         text = label.text
         while text and text_width(text, _NAME_SCALE) > room - 4:
             text = ".." + text.removeprefix("..")[1:] if len(text) > 3 else ""
         if text:
             size = (text_width(text, _NAME_SCALE) + 4, _NAME_HEIGHT)
-            _on_dark(area, text, max(0, x), min(y, area.shape[0]) - _NAME_HEIGHT, size, _NAME_SCALE)
+            _on_dark(area, text, x, min(y, area.shape[0]) - _NAME_HEIGHT, size, _NAME_SCALE)
 
 
 def _on_dark(area: Picture, text: str, x: int, y: int, size: tuple[int, int], scale: float) -> None:

@@ -178,12 +178,12 @@ class Sinks:
         self._window_open = False
         self._files.activate()
         what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
-        goes_on = "Training goes on, previews go to JPG files in the model folder."
+        goes_on = "training goes on, and previews go to JPG files in the model folder."
         if reason != CLOSED:
             again = " w in the terminal opens it again." if self._keyboard else ""
-            self.emit(Warned(f"{what}. {goes_on}{again}"))
+            self.emit(Warned(f"{what}; {goes_on}{again}"))
         elif self._keyboard and not self._asked:  # once: training does not wait for the answer
             self._asked = True
-            self.emit(Noted(f"{what}. Save and stop training? ( Enter:yes / w:open it again ) {goes_on}"))
+            self.emit(Noted(f"{what}. Save and stop training? ( Enter:yes w:open it again ) Meanwhile {goes_on}"))
         else:
-            self.emit(Noted(f"{what}. {goes_on}"))
+            self.emit(Noted(f"{what}; {goes_on}"))
