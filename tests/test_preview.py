@@ -139,6 +139,13 @@ def test_tiles_fit(size: tuple[int, int], columns: int, expected: tuple[int, int
     assert picture.shape[0] <= preview.MAX_SIZE[1] and picture.shape[1] <= preview.MAX_SIZE[0]
 
 
+def test_many_rows_make_a_page_higher() -> None:
+    sixteen = [page("a", 16, 5, (256, 256))]
+    picture = preview.draw_page(sixteen, 0, losses(5), NAMES, 5)
+    assert picture.shape == (145 + 16 * 128, 640, 3) and picture.shape[0] <= preview.MAX_SIZE[1]
+    assert preview.draw_page([page("a", 16, 5, (64, 64))], 0, losses(5), NAMES, 5).shape == (145 + 16 * 64, 480, 3)
+
+
 def test_pages_come_out_alike() -> None:
     pages = [page("morph", 2, 3, (128, 128)), page("list", 1, 5, (128, 128)), page("tall", 7, 1, (160, 160))]
     shapes = {preview.draw_page(pages, i, losses(5), NAMES, 5).shape for i in range(3)}

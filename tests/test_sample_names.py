@@ -14,8 +14,7 @@ from core.disk import DISK
 from samplelib.packing import delete_originals, pack_folder
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("workers", "packed"), [(0, False), (2, True)])
 def test_every_sample_knows_its_file(tmp_path: Path, workers: int, packed: bool) -> None:
     """Told by its pixels; also for a face in the place of a broken one, and in a pack."""
     folders = {"src": make_folder(tmp_path / "src", 5), "dst": make_folder(tmp_path / "dst", 4, first_seed=100)}

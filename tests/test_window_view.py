@@ -191,9 +191,10 @@ def cells(rows: int, size: int, columns: int = 5) -> list[list[npt.NDArray[np.ui
     return [[np.full((size, size, 3), 10 * y + x, np.uint8) for x in range(columns)] for y in range(rows)]
 
 
-def shot(rows: int, size: int, captions: list[list[str]] | None = None, width: int = 0) -> Shot:
+def shot(rows: int, size: int, captions: list[list[str]] | None = None, width: int = 0, columns: int = 5) -> Shot:
     history = np.ones((10, 2), np.float32)
-    return draw_shot([("a", cells(rows, size))], 0, history, ("a", "b"), 10, captions=captions or [], width=width)
+    page = ("a", cells(rows, size, columns))
+    return draw_shot([page], 0, history, ("a", "b"), 10, captions=captions or [], width=width)
 
 
 def test_a_shot_keeps_the_tiles_own_size() -> None:
@@ -202,7 +203,7 @@ def test_a_shot_keeps_the_tiles_own_size() -> None:
     many = shot(16, 256)
     assert many.tiles.shape == (4096, 1280, 3), "16 rows are there to be looked at in full"
     assert many.size == (480, 145 + 800), "in a window that fits a screen"
-    huge = shot(16, 640)
+    huge = shot(16, 640, columns=2)
     assert 7 << 20 < huge.tiles.shape[0] * huge.tiles.shape[1] <= 8 << 20
     assert shot(4, 128, width=1000).head.shape == (145, 1000, 3)
 
