@@ -13,6 +13,7 @@ the three one after another. Picture n (from 1) lies in slot n % 2.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -126,10 +127,8 @@ class Shown:
         if self._own_wheel and sys.platform.startswith("linux"):
             from core.window_x11 import Wheel
 
-            try:
+            with contextlib.suppress(OSError):  # then + and - are left
                 self._wheel = Wheel(self._title)
-            except OSError as error:
-                print(f"no zoom by the wheel: {error}", file=sys.stderr)
 
     def put(self, shot: Shot) -> None:
         """Takes a picture; the window gets the size it asks for unless the user has given it another."""
@@ -158,6 +157,8 @@ class Shown:
     def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
         cv2, view = self._cv2, self._view
         if event == cv2.EVENT_MOUSEMOVE:
+            if not flags & cv2.EVENT_FLAG_LBUTTON:  # it was let go outside of the window
+                view.release()
             view.move(x, y)
         elif event == cv2.EVENT_LBUTTONDOWN:
             view.press(x, y)
