@@ -6,9 +6,6 @@ import io
 import queue
 from pathlib import Path
 
-import pytest
-
-from core.console import StopKeys
 from core.window import CLOSED
 from mainscripts.train_sinks import Sinks
 
@@ -20,12 +17,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StopKeys, "__init__", lambda self, *given, **more: setattr(self, "_thread", None))
-    monkeypatch.setattr(StopKeys, "close", lambda self: None)
-
-
 def said(folder: Path, stdin: io.StringIO, *reasons: str) -> list[str]:
     out = io.StringIO()
     with Sinks(folder / "new_SAEHD", queue.Queue(), stdin, out, window=False, stays=True) as sinks:
@@ -34,7 +25,7 @@ def said(folder: Path, stdin: io.StringIO, *reasons: str) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def test_it_is_asked_once(tmp_path: Path, no_keys: None) -> None:
+def test_it_is_asked_once(tmp_path: Path) -> None:
     question, again, dead = said(tmp_path, Terminal(), CLOSED, CLOSED, "the process ended (SIGKILL)")
     assert question.startswith("The preview window was closed. Save and stop training? ( Enter:yes w:open it again )")
     assert "Meanwhile training goes on" in question
