@@ -55,10 +55,14 @@ class LiveLine:
         percent = round(100 * self._waited / self._ms) if self._ms else 0
         return f"[data {percent}%]" if percent else ""
 
+    def parts(self) -> tuple[str, ...]:
+        """All fields, the most important first; empty where there is nothing to tell."""
+        return self._smooth(), self.waiting(), self._speed(), self._left(), self._memory_held()
+
     def fields(self, room: int) -> str:
         """As many fields as have room in so many columns."""
         text = ""
-        for field in (self._smooth(), self.waiting(), self._speed(), self._left(), self._memory_held()):
+        for field in self.parts():
             if len(text) + len(field) > room:
                 break
             text += field

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.events import BackedUp, Event, Failed, Noted, Saved, Staged, Started, Stopped, Warned
+from core.shown import without_secrets
 from core.version import VERSION
 
 ENDING = "facesmith_log.txt"
@@ -58,7 +59,7 @@ class RunLog:
         spare: Path | None = None,
     ) -> None:
         self.warn: Callable[[str], object] = lambda text: None
-        self._command, self._now = tuple(command), now
+        self._command, self._now = without_secrets(command), now
         self._spare = spare_path() if spare is None else spare
         self._place: Path | None = None
         self._opened = self._warned = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST = 80
+SECRETS = ("--preview-web-token",)
+"""Flags whose values are nobody else's business."""
 PLAIN = (type(None), bool, int, float, str)
 
 
@@ -32,3 +35,18 @@ def shown(value: Any, longest: int = LONGEST) -> str:
     if isinstance(value, str):
         value = value[:longest]
     return shorten(repr(value), longest)
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line whose secrets are dots, for logs and terminals. argparse takes beginnings of flags too."""
+    clean: list[str] = []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        secret = any(len(flag) > len("--preview-web") and name.startswith(flag) for name in SECRETS)
+        if clean and clean[-1] in SECRETS:
+            clean.append("...")
+        elif secret:
+            clean += [SECRETS[0], "..."] if equals else [SECRETS[0]]
+        else:
+            clean.append(word)
+    return clean

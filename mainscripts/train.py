@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.runlog import RunLog
+from mainscripts import train_web
 from mainscripts.flags import folder, save_cadence, seconds, whole
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def _add_samples(ours: argparse._ArgumentGroup) -> None:
 
 def _add_told(ours: argparse._ArgumentGroup) -> None:
     """Who is told what, and who may tell it."""
+    train_web.add_arguments(ours)
     ours.add_argument(
         "--plateau", type=whole(0, 100_000), default=20, metavar="N",
         help="tell when a loss has not moved for N thousand iterations (default: 20; 0: never)",
@@ -251,6 +253,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
     from core.stages import FACES, TORCH, Asked
     from mainscripts import verb
 
+    train_web.check(args)
     terminal = verb.find_terminal(stdin, stdout, args.ask)
     if terminal is not None:
         terminal = Asked(terminal, stages)

@@ -13,6 +13,7 @@ from core.dflfile import write_bytes
 from core.memory import size
 from core.modeldir import ModelError
 from core.options import defaults, settle
+from core.shown import without_secrets
 from core.summary import summary
 from core.values import file_text
 
@@ -42,7 +43,7 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
     """The command that trains an equal model the same way from its beginning on, whatever is asked and stored. words:
     this run's own command line."""
     kept, wait = [], 0
-    for word in words:
+    for word in without_secrets(words):
         flag, equals, _ = word.partition("=")
         if wait:
             wait -= 1

@@ -40,6 +40,7 @@ from mainscripts.train_memory import Room, Samples, asker, figures
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
+from mainscripts.train_web import web_of
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
 from models.running import history_every
@@ -261,6 +262,7 @@ def _sinks(
         events=args.events,
         loss_csv=args.loss_csv,
         tensorboard=args.tensorboard,
+        web=web_of(args, setup),
     )
 
 

@@ -19,7 +19,9 @@ from core.modeldata import ModelError
 from core.plateau import Plateau
 from core.sinks import Background
 from core.tensorboard import TensorBoard
+from core.web import WebPage
 from core.window import CLOSED, Window, display_problem
+from mainscripts.train_web import Web
 
 
 class Sinks:
@@ -28,7 +30,8 @@ class Sinks:
     prefix: folder and full name of the model, where preview files go. window: whether a window is wanted.
     stays: whether training pauses at its target. log: keeps what is told.
     memory: bytes that the training holds. plateau: see `core.plateau`; events, loss_csv, tensorboard: files for other
-    programs. Raises OSError or ModelError where one of them cannot be opened.
+    programs. web: the preview page, where one is wanted. Raises OSError or ModelError where one of them cannot be
+    opened.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Sinks:
         events: Path | None = None,
         loss_csv: Path | None = None,
         tensorboard: Path | None = None,
+        web: Web | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._sinks: list[Callable[[Event], object]] = []
@@ -62,7 +66,7 @@ class Sinks:
                 stdout,
                 width=lambda: columns(stdout),
                 live=overwrites(stdout, os.environ),
-                stays=stays and (self._keyboard or not problem),
+                stays=stays and (self._keyboard or not problem or web is not None),
                 key="Enter" if self._keyboard or not problem else "",
                 keys="?" if self._keyboard else "",
                 memory=memory,
@@ -80,6 +84,12 @@ class Sinks:
         except (OSError, ModelError):
             self._stack.close()
             raise
+        self._web: WebPage | None = None
+        if web is not None:
+            self._web = WebPage(commands, self.emit, self._page_lost, address=web.address, token=web.token,
+                                options=web.options, memory=memory)  # fmt: skip
+            self._sinks.append(self._web)
+            self._stack.callback(self._web.close)
         self._window: Window | None = None
         if not problem:
             self._window_open = True
@@ -143,8 +153,8 @@ class Sinks:
         return self._window_open
 
     def attended(self) -> bool:
-        """Whether somebody can still give a command: a keyboard, or an open window."""
-        return self._keyboard or self._window_open
+        """Whether somebody can still give a command: a keyboard, an open window, or the preview page."""
+        return self._keyboard or self._window_open or (self._web is not None and self._web.alive)
 
     def emit(self, event: Event) -> None:
         for sink in self._sinks:
@@ -187,3 +197,7 @@ class Sinks:
             self.emit(Noted(f"{what}. Save and stop training? ( Enter:yes w:open it again ) Meanwhile {goes_on}"))
         else:
             self.emit(Noted(f"{what}; {goes_on}"))
+
+    def _page_lost(self, reason: str) -> None:
+        what = f"{reason[:1].upper()}{reason[1:]}".rstrip(" .?!")
+        self.emit(Warned(f"{what}. Training goes on without it."))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Recipe:
     """make_net(values, generator): the network, its weights drawn from the generator. make_adversaries(values, net,
-    generator): what stands against it, by the stem of its file. pages(task, batch): the preview; captions(task, batch): names of
-    the faces on it.
+    generator): what stands against it, by the stem of its file. pages(task, batch): the preview; captions(task, batch):
+    names of the faces on it.
 
     beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
     (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
