@@ -24,8 +24,10 @@ from core.web_address import open_socket, why
 from core.web_server import PageServer
 from core.web_site import Site
 
-LAST_S = 1.0
-"""Seconds for visitors to hear that the training has ended."""
+LAST_S = 2.0
+"""Seconds that visitors have at most to hear that the training has ended."""
+PAUSE_S = 0.8
+"""Longer than a browser waits between two questions for news."""
 
 
 def say(what: dict[str, Any]) -> None:
@@ -66,10 +68,10 @@ def main() -> int:
     while (message := web_wire.read(stdin)) is not None:
         site.take(*message)
     site.end()
-    server.shutdown()
-    server.server_close()
-    end = time.monotonic() + LAST_S
-    while server.busy() and time.monotonic() < end:
+    end = time.monotonic()
+    while server.visited(end) and time.monotonic() < end + LAST_S:
+        if not server.busy() and time.monotonic() > end + PAUSE_S:
+            break
         time.sleep(0.02)
     return 0
 

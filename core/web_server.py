@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import math
 import re
 import secrets
 import socket
@@ -90,6 +91,7 @@ class PageServer(ThreadingHTTPServer):
         self._clock, self._rest = clock, rest
         self._guessing = threading.Lock()
         self._open: dict[socket.socket, list[float]] = {}  # when it ends, and whether it is a request (1) by now
+        self._visited = -math.inf
         self._lock = threading.Lock()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -109,6 +111,7 @@ class PageServer(ThreadingHTTPServer):
     def asked(self, request: socket.socket) -> None:
         """The connection has become a request."""
         with self._lock:
+            self._visited = self._clock()
             if request in self._open:
                 self._open[request] = [self._clock() + LIFE_S, 1.0]
 
@@ -129,6 +132,11 @@ class PageServer(ThreadingHTTPServer):
         """Whether somebody waits for an answer."""
         with self._lock:
             return any(asked for _, asked in self._open.values())
+
+    def visited(self, now: float) -> bool:
+        """Whether anybody is likely to look at the page."""
+        with self._lock:
+            return now - self._visited < 2 * WAIT_S
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A visitor that went away is none; anything else is told."""

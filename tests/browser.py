@@ -17,6 +17,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CDP_IN, CDP_OUT = 3, 4  # where Chromium reads and writes
+CODES = {"Enter": 13, "Escape": 27}
 
 
 class Browser:
@@ -56,6 +57,7 @@ class Browser:
             mobile=phone,
         )  # fmt: skip
         self._call("Page.navigate", url=url)
+        self.until(f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are waited for."""
@@ -64,9 +66,9 @@ class Browser:
         return done["result"].get("value")
 
     def until(self, script: str, seconds: float = 30.0) -> Any:
-        """The value of an expression, once it is true."""
+        """The value of an expression, once it is true; elements that are not there yet are waited for."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not (value := self.run(f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()")):
             assert time.monotonic() < end, f"never true: {script}; {self.errors}"
             time.sleep(0.1)
         return value
@@ -74,7 +76,8 @@ class Browser:
     def press(self, key: str) -> None:
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         for kind in ("keyDown", "keyUp"):
-            more = {"text": text} if kind == "keyDown" and text else {}
+            more: dict[str, Any] = {"text": text} if kind == "keyDown" and text else {}
+            more |= {"windowsVirtualKeyCode": CODES[key]} if key in CODES else {}
             self._call("Input.dispatchKeyEvent", type=kind, key=key, **more)
 
     def click(self, selector: str) -> None:
