@@ -42,7 +42,7 @@ def without_secrets(words: Sequence[str]) -> list[str]:
     clean: list[str] = []
     for word in words:
         flag, equals, _ = word.partition("=")
-        secret = any(len(flag) > len("--preview-web") and name.startswith(flag) for name in SECRETS)
+        secret = any(len(flag) > len("--preview-web-") and name.startswith(flag) for name in SECRETS)
         if clean and clean[-1] in SECRETS:
             clean.append("...")
         elif secret:

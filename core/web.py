@@ -61,9 +61,9 @@ class WebPage:
     """Sink: serves the preview page at `address`, and puts what its visitors ask for into `commands`.
 
     tell: gets the event that names the link, once the page is up. on_lost: called, from another thread, with the
-    reason whenever the page is gone without `close()`. token: what visitors have to know; "": nothing. options: the
-    rows that may be changed, as plain values, asked at every start of a run. memory: see `core.liveline.LiveLine`.
-    child: the command that serves the page.
+    reason whenever the page is gone without `close()`. token: what visitors have to know; "": nothing. names: under
+    which they may come, besides the machine's own. options: the rows that may be changed, as plain values, asked at
+    every start of a run. memory: see `core.liveline.LiveLine`. child: the command that serves the page.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class WebPage:
         *,
         address: Address,
         token: str = "",
+        names: tuple[str, ...] = (),
         options: Callable[[], list[dict[str, Any]]] = list,
         memory: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.time,
@@ -90,7 +91,7 @@ class WebPage:
         self.ready = threading.Event()
         """Set once the page can be visited at `link`."""
         self._process = _start(list(child))
-        where = {"kind": "open", "host": address.host, "ports": address.ports(), "token": token}
+        where = {"host": address.host, "ports": address.ports(), "token": token, "names": names}
         with contextlib.suppress(OSError):  # it died at once, as the reader notices
             web_wire.write(self._stream, where)
         self._events = Background(self._take, name="preview page", steps=100_000)

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 
 from core import web_wire
-from core.web_address import open_socket, why
+from core.web_address import is_loopback, open_socket, why
 from core.web_server import PageServer
 from core.web_site import Site
 
@@ -62,7 +62,8 @@ def main() -> int:
         return 1
     site = Site()
     own = socket.gethostname()
-    server = PageServer(listening, site, place["token"], (place["host"], own, f"{own}.local"), say)
+    names = [] if is_loopback(place["host"]) else [place["host"], own, f"{own}.local"]
+    server = PageServer(listening, site, place["token"], (*place["names"], *names), say)
     threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
     say({"port": listening.getsockname()[1]})
     while (message := web_wire.read(stdin)) is not None:

@@ -62,8 +62,8 @@ class Refused(Exception):
 class PageServer(ThreadingHTTPServer):
     """Serves `site` on a listening socket.
 
-    token: what visitors have to know, "" for nothing. names: of this machine, besides its addresses, where it is to
-    be visited from others; none where `listening` is the machine's own. obey: gets what the page asks for.
+    token: what visitors have to know, "" for nothing. names: under which it may be visited, besides the machine's own
+    and, where it is open to others, any address. obey: gets what the page asks for.
     """
 
     daemon_threads = True
@@ -99,6 +99,8 @@ class PageServer(ThreadingHTTPServer):
         with self._lock:
             idle = [one for one, (_, asked) in self._open.items() if not asked]
             full = len(self._open) >= MAX_OPEN
+            if full and idle:
+                del self._open[idle[0]]
             if not full or idle:
                 self._open[request] = [self._clock() + READ_S, 0.0]
         if full and not idle:
@@ -175,12 +177,11 @@ class Handler(BaseHTTPRequestHandler):
         given = ", ".join(self.headers.get_all("Host") or []).lower()  # two of them match nothing
         match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\], ]+)(:[0-9]{1,5})?", given)
         host = match[1].strip("[]").rstrip(".") if match else ""
-        allowed = is_loopback(host) or (not self.server.local and (is_number(host) or host in self.server.names))
-        if not allowed:
+        if not (is_loopback(host) or host in self.server.names or (is_number(host) and not self.server.local)):
             raise Refused(
                 HTTPStatus.FORBIDDEN,
-                "This page answers to this machine's own name or address only, such as http://127.0.0.1 (a name of "
-                "yours: --preview-web NAME:PORT).\n",
+                "This page answers to this machine's own name or address only, such as http://127.0.0.1, and to names "
+                "given with --preview-web-name.\n",
             )
 
     def _check_visitor(self) -> None:

@@ -86,10 +86,7 @@ class Sinks:
             raise
         self._web: WebPage | None = None
         if web is not None:
-            self._web = WebPage(commands, self.emit, self._page_lost, address=web.address, token=web.token,
-                                options=web.options, memory=memory)  # fmt: skip
-            self._sinks.append(self._web)
-            self._stack.callback(self._web.close)
+            self._open_page(web, commands, memory)
         self._window: Window | None = None
         if not problem:
             self._window_open = True
@@ -97,7 +94,8 @@ class Sinks:
             self._sinks.append(self._window)
             self._stack.callback(self._window.close)
         elif window:
-            self.emit(Warned(f"No preview window ({problem}): previews go to {prefix}_preview_*.jpg."))
+            hint = "" if web is not None else " --preview-web shows them in a browser."
+            self.emit(Warned(f"No preview window ({problem}): previews go to {prefix}_preview_*.jpg.{hint}"))
 
     def __enter__(self) -> Sinks:
         return self
@@ -179,6 +177,18 @@ class Sinks:
                 lines = kind(path, self.emit)
                 self._stack.callback(lines.close)
                 self._add(lines, f"lines to {path.name}", steps=1_000_000)
+
+    def _open_page(self, web: Web, commands: queue.Queue[Command], memory: Callable[[], int | None]) -> None:
+        try:
+            self._web = WebPage(
+                commands, self.emit, self._page_lost, address=web.address, token=web.token, names=web.names,
+                options=web.options, memory=memory,
+            )  # fmt: skip
+        except OSError as error:
+            self._page_lost(f"the preview page cannot be started: {error}")
+            return
+        self._sinks.append(self._web)
+        self._stack.callback(self._web.close)
 
     def _warn(self, text: str) -> None:
         self.emit(Warned(text))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import queue
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 from tests_support import soon
-from training import command, here, run
+from training import ENVIRONMENT, command, here, run
 
 from core.events import (
     BackedUp,
@@ -121,7 +121,8 @@ def test_what_a_training_says(trainer: Callable[..., Trainer]) -> None:
     picture = cv2.imdecode(np.frombuffer(one.ask("/picture")[1], np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (64, 160, 3) and (picture == 120).all()
     assert json.loads(one.ask("/options")[1]) == rows
-    for body in ({"name": "save"}, {"name": "save"}, {"name": "stop"}, {"given": {"batch_size": "8"}}, {"given": {"a": "1"}}):
+    given = [{"given": {"batch_size": "8"}}, {"given": {"a": "1"}}]  # one change at a time
+    for body in ({"name": "save"}, {"name": "save"}, {"name": "stop"}, *given):
         assert one.ask("/command", body)[0] == 202
     assert soon(lambda: one.commands.qsize() == 3)
     assert [one.commands.get() for _ in range(3)] == [
@@ -140,7 +141,8 @@ def test_what_a_training_says(trainer: Callable[..., Trainer]) -> None:
     waiting.start()
     page(Failed("no more"))
     waiting.join()
-    assert last[0]["words"][-1] == {"number": 5, "level": "error", "text": "no more", "time": last[0]["words"][-1]["time"]}
+    word = last[0]["words"][-1]
+    assert (word["number"], word["level"], word["text"]) == (5, "error", "no more")
     page(Stopped(1002, "error"))
     assert soon(lambda: one.state()["ended"] == "Training ended with an error.")
     page.close()
@@ -196,7 +198,8 @@ def test_flags() -> None:
     assert parse_address("0.0.0.0:8080") == Address("0.0.0.0", 8080) and parse_address("[::]:80") == Address("::", 80)
     assert parse_address("localhost:1").local and parse_address("127.0.0.9:1").local and parse_address("[::1]:1").local
     assert not parse_address("studio:1").local and not parse_address("10.0.0.1:1").local
-    for wrong in ("", "x", "-1", "65536", "0.0.0.0", "a:b", ":80", "a b:80", "::1:80", "http://a:80", "1" * 30, "\u0661"):
+    places = ("", "x", "-1", "65536", "0.0.0.0", "a:b", ":80", "a b:80", "::1:80", "http://a:80", "1" * 30, "\u0661")
+    for wrong in places:
         with pytest.raises(ValueError, match="allowed is"):
             parse_address(wrong)
     for wrong in ("", "short", "with blank", "x" * 201, "a/b?c=d", "passwört"):
@@ -217,6 +220,7 @@ def test_flags() -> None:
         (["--preview-web", "0.0.0.0:0"], {}, "Give a token"),
         (["--preview-web", "[::]:0"], {}, "Give a token"),
         (["--preview-web-token", "open-sesame"], {}, "without --preview-web"),
+        (["--preview-web-name", "box"], {}, "without --preview-web"),
         (["--preview-web"], {"FACESMITH_WEB_TOKEN": "x"}, "FACESMITH_WEB_TOKEN: allowed is"),
         (["--preview-web", "0.0.0.0:0"], {"FACESMITH_WEB_TOKEN": ""}, "FACESMITH_WEB_TOKEN: allowed is"),
     ):  # fmt: skip
@@ -226,7 +230,8 @@ def test_flags() -> None:
 
 def test_the_token_is_kept_out_of_logs() -> None:
     flag = "--preview-web-token"
-    for words in ([flag, "open-sesame"], [f"{flag}=open-sesame"], ["--preview-web-t", "open-sesame"], [f"{flag[:-3]}=open-sesame"]):
+    token = "open-sesame"
+    for words in ([flag, token], [f"{flag}={token}"], ["--preview-web-t", token], [f"{flag[:-3]}={token}"]):
         assert without_secrets(["a", *words, "--preview-web", "8080"]) == ["a", flag, "...", "--preview-web", "8080"]
     assert without_secrets([flag]) == [flag] and without_secrets(["--preview-web=1"]) == ["--preview-web=1"]
 
@@ -293,15 +298,12 @@ def test_what_is_wrong_is_told_before_anything_else(faces: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_a_training_in_a_process(faces: Path, tmp_path: Path) -> None:
     """With a token from the command line, which is told nowhere; SIGTERM ends both."""
-    import subprocess
-
-    from training import ENVIRONMENT
-
     model = tmp_path / "model"
     words = command(faces, model, "--no-preview", "--preview-web", "0.0.0.0:0", "--preview-web-token", "open-sesame")
     events = tmp_path / "events.jsonl"
     words += ["--events", str(events), "--seed", "1"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(words, env=ENVIRONMENT, **pipes) as process:
         assert process.stdout is not None
         out = ""
         for line in process.stdout:
@@ -312,7 +314,7 @@ def test_a_training_in_a_process(faces: Path, tmp_path: Path) -> None:
         host, port = found[1], int(found[2])
         assert host != "0.0.0.0"
         assert ask(port, "/state")[0] == 401 and ask(port, "/?token=open-sesame")[0] == 303
-        family = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _is_page(pid, process.pid)]
+        family = [int(one.name) for one in Path("/proc").iterdir() if _is_page(one, process.pid)]
         assert len(family) == 1
         assert soon(lambda: (model / "new_SAEHD_data.dat").exists(), 60)
         process.send_signal(signal.SIGTERM)
@@ -326,10 +328,9 @@ def test_a_training_in_a_process(faces: Path, tmp_path: Path) -> None:
     assert same and run([sys.executable, "main.py", *same[1].split()]).returncode == 2
 
 
-def _is_page(pid: str, parent: int) -> bool:
+def _is_page(process: Path, parent: int) -> bool:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        status = Path(f"/proc/{pid}/status").read_text()
+        words, status = (process / "cmdline").read_bytes(), (process / "status").read_text()
     except OSError:
         return False
     return b"core.web_child" in words and f"PPid:\t{parent}\n" in status
