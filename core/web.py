@@ -207,12 +207,20 @@ class WebPage:
             asks = " It asks for the token." if self._token else ""
             self._tell(Noted(f"Preview page: {self.link}{asks}"))
         elif "given" in said:
-            with self._commands.mutex:
-                waits = any(command.name == "options" for command in self._commands.queue)
-            if not waits:
-                self._commands.put(Command("options", {"given": dict(said["given"])}))
+            self._change(dict(said["given"]))
         else:
             ask(self._commands, cast(CommandName, str(said["name"])))
+
+
+    def _change(self, given: dict[str, str]) -> None:
+        """Asks for other options; together with those that still wait, so that there is one such command at most."""
+        with self._commands.mutex:
+            waiting = self._commands.queue
+            for place, command in enumerate(waiting):
+                if command.name == "options" and "given" in command.arguments:
+                    waiting[place] = Command("options", {"given": {**command.arguments["given"], **given}})
+                    return
+        self._commands.put(Command("options", {"given": given}))
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -28,7 +28,7 @@ ONLY = {
 }
 TORCH_FREE = [
     "samplelib", "facelib", "core.imagelib", "core.batch", "core.events", "core.options", "core.dflfile",
-    "core.modeldir", "core.preview", "core.console", "core.window",
+    "core.modeldir", "core.preview", "core.console", "core.window", "core.web", "core.web_child",
 ]  # fmt: skip
 PICKLES = {"pickle", "_pickle", "shelve", "marshal", "dill", "joblib"}
 
