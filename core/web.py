@@ -138,11 +138,7 @@ class WebPage:
             if isinstance(event, Started):
                 self._push_start(event)
             elif isinstance(event, Previewed):
-                pages = [(title, grid(rows)) for title, rows in event.pages]
-                shapes = [{"title": title, "shape": picture.shape} for title, picture in pages]
-                self._push(
-                    {"kind": "pages", "iteration": event.iteration, "pages": shapes}, *(page for _, page in pages)
-                )
+                self._push_pages(event)
             else:
                 self._push_told(event)
 
@@ -155,6 +151,20 @@ class WebPage:
         self._push({"kind": "options", "options": self._options()})
         about = {"name": event.name, "iteration": event.iteration, "target": event.target}
         self._push({"kind": "start", **about, "losses": list(event.loss_names)}, history)
+
+    def _push_pages(self, event: Previewed) -> None:
+        names = getattr(event, "captions", {})
+        pictures = [grid(rows) for _, rows in event.pages]
+        pages = [
+            {
+                "title": title,
+                "shape": picture.shape,
+                "tiles": [len(rows), max(map(len, rows))],
+                "names": names.get(title, []),
+            }
+            for (title, rows), picture in zip(event.pages, pictures, strict=True)
+        ]
+        self._push({"kind": "pages", "iteration": event.iteration, "pages": pages}, *pictures)
 
     def _push_steps(self) -> None:
         steps, self._steps = self._steps, []

@@ -40,7 +40,7 @@ class Site:
         self._changed = threading.Condition()  # guards all but the two caches
         self._serial = self._drawn = self._said = 0
         self._shown: dict[str, Any] = {"run": secrets.token_hex(8), "status": "starting", "saving": False}
-        self._shown |= {"name": "", "target": 0, "facts": [], "ended": ""}
+        self._shown |= {"name": "", "target": 0, "facts": [], "tiles": [], "ended": ""}
         self._words: deque[dict[str, Any]] = deque(maxlen=KEPT_WORDS)
         self._options: list[dict[str, Any]] = []
         self._drawing = threading.Lock()  # guards the caches; held while something is drawn
@@ -69,6 +69,7 @@ class Site:
                 ]
                 self._board.take(Previewed(head["iteration"], pages))
                 self._drawn += 1
+                self._shown["tiles"] = [{"tiles": page["tiles"], "names": page["names"]} for page in head["pages"]]
             elif kind == "told":
                 self._tell(head["level"], head["text"], head["time"])
             elif kind in ("status", "saving"):
@@ -155,7 +156,9 @@ class Site:
 
 def png(picture: Picture) -> bytes:
     """Encode (H, W, 3) uint8 BGR, saying in a text chunk that it is synthetic media."""
-    data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1].tobytes()
+    # of faces the smallest that is fast: 1.6 MB of 20 faces of 256 px in 0.3 s of a busy core
+    how = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    data = cv2.imencode(".png", picture, how)[1].tobytes()
     body = b"tEXtComment\0" + COMMENT.encode("latin-1")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     at = 8 + 4 + 4 + 13 + 4  # behind the signature and the header, which has to come first

@@ -148,6 +148,36 @@ def test_options(browser: Browser, trainers: list[Trainer]) -> None:
     assert one.asked() == Command("save") and not browser.errors
 
 
+def test_names_on_tiles_and_help(browser: Browser, trainers: list[Trainer], tmp_path: Path) -> None:
+    trainers.append(one := Trainer())
+    browser.run("localStorage.clear()")
+    browser.open(one.page.link)
+    browser.until("document.getElementById('picture').naturalWidth && document.getElementById('named').hidden")
+    event = pages()
+    object.__setattr__(event, "captions", {"SAEHD": [["00001.jpg", "", "<b>2</b>.jpg"], [], ["x" * 300]]})
+    one.page(event)
+    browser.until("!document.getElementById('named').hidden")
+    assert text(browser, "names") == ""
+    browser.press("n")
+    browser.until("document.querySelectorAll('#names span').length === 20")
+    spans = browser.run("[...document.querySelectorAll('#names span')].map((one) => one.textContent)")
+    assert spans[:5] == ["00001.jpg", "", "<b>2</b>.jpg", "", ""] and spans[10] == "x" * 300
+    box = "document.getElementById('{}').getBoundingClientRect()"
+    sheet, picture = (browser.run(f"JSON.stringify({box.format(name)})") for name in ("names", "picture"))
+    assert sheet == picture  # they lie on it, whatever they say
+    browser.picture(tmp_path / "names.png")
+    browser.press(" ")
+    browser.until("document.getElementById('named').hidden")
+    browser.press("4")
+    browser.press("?")
+    browser.until("document.getElementById('help').open")
+    browser.press("Escape")
+    browser.until("!document.getElementById('help').open")
+    browser.press("+")
+    browser.press("f")
+    assert browser.run("document.getElementById('zoom').value") == "fit" and not browser.errors
+
+
 def test_on_a_phone(browser: Browser, trainers: list[Trainer], tmp_path: Path) -> None:
     trainers.append(one := Trainer())
     one.page(Warned(f"A long word: {'x' * 300}"))
@@ -157,7 +187,7 @@ def test_on_a_phone(browser: Browser, trainers: list[Trainer], tmp_path: Path) -
     browser.until("document.getElementById('picture').naturalWidth && document.getElementById('graph').naturalWidth")
     browser.until("document.getElementById('words').children.length >= 2")
     assert browser.run("document.documentElement.scrollWidth <= 390")
-    heights = browser.run("[...document.querySelectorAll('nav button')].map((one) => one.clientHeight)")
+    heights = browser.run("[...document.querySelectorAll('nav button:not([hidden])')].map((one) => one.clientHeight)")
     assert min(heights) >= 36  # for a finger
     assert soon(lambda: shows(browser, tmp_path / "phone.png", BLUE) > 100_000)
     browser.click("nav [data-key=o]")

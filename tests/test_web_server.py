@@ -100,7 +100,7 @@ def fill(site: Site) -> None:
     steps = {"kind": "steps", "iteration": 5, "losses": ["src_loss", "dst_loss"], "facts": ["3 it/s"]}
     site.take(steps, [values.tobytes()])
     tiles = np.full((64, 160, 3), COLOUR, np.uint8)
-    pages = [{"title": "SAEHD", "shape": tiles.shape}, {"title": "SAEHD masked", "shape": tiles.shape}]
+    pages = [{"title": one, "shape": tiles.shape, "tiles": [2, 5], "names": []} for one in ("SAEHD", "SAEHD masked")]
     site.take({"kind": "pages", "iteration": 5, "pages": pages}, [tiles.tobytes(), (tiles // 2).tobytes()])
     site.take({"kind": "told", "level": "warning", "text": "<b>hot</b>", "time": 1.0}, [])
     site.take({"kind": "options", "options": [{"key": "batch_size"}]}, [])
@@ -238,6 +238,7 @@ def test_slow_visitors_lose_their_place(visit: Callable[..., Visit], monkeypatch
         assert connection.recv(100) == b""  # ended
         connection.close()
     assert soon(lambda: not one.server._open) and one.ask("/")[0] == 200
+    assert soon(lambda: not one.server._open)
     answers: list[int] = []
     waiting = [threading.Thread(target=lambda: answers.append(one.ask("/state?after=0")[0])) for _ in range(4)]
     for thread in waiting:
@@ -254,13 +255,14 @@ def test_slow_visitors_lose_their_place(visit: Callable[..., Visit], monkeypatch
 def test_a_visitor_who_does_not_listen(visit: Callable[..., Visit]) -> None:
     one = visit()
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
-    pages = [{"title": "SAEHD", "shape": noise.shape}]
+    pages = [{"title": "SAEHD", "shape": noise.shape, "tiles": [1, 1], "names": [["<noise>.jpg"]]}]
     one.site.take({"kind": "pages", "iteration": 1, "pages": pages}, [noise.tobytes()])
     with socket.create_connection(("127.0.0.1", one.port), 20) as deaf:
         deaf.sendall(b"GET /picture HTTP/1.0\r\nHost: localhost\r\n\r\n")
         assert soon(one.server.busy)
         assert len(one.ask("/picture")[2]) > 6_000_000  # others are served meanwhile
         assert one.server.busy()
+        assert json.loads(one.ask("/state")[2])["tiles"] == [{"tiles": [1, 1], "names": [["<noise>.jpg"]]}]
         one.now += 1000
         assert soon(lambda: not one.server.busy())
 

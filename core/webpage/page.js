@@ -2,17 +2,18 @@
 "use strict";
 
 const ZOOMS = [25, 50, 75, 100, 150, 200, 300, 400, 500];
-const DIGITS = { 2: "s", 0: "b", 3: "p", 1: "l" }; // keyboards without Latin letters
+const DIGITS = { 2: "s", 0: "b", 3: "p", 1: "l", 4: "n", 5: "f", 6: "h", 7: "o", "?": "h" }; // keyboards without Latin letters
 const COMMANDS = { s: "save", b: "backup", p: "preview" };
 const STATUS = { starting: "starting", training: "training", target: "target reached", changing: "changing options" };
 const GRAPH_MS = 5000;
 const AGAIN_MS = 3000;
 
 const find = (id) => document.getElementById(id);
-let state = { serial: -1, run: "", pages: [], ranges: [0], words: [], drawn: 0, status: "starting" };
+let state = { serial: -1, run: "", pages: [], tiles: [], ranges: [0], words: [], drawn: 0, status: "starting" };
 let page = "";
 let range = 0;
 let zoom = "fit";
+let named = false;
 let shown = ""; // what the picture shows now
 let graphed = { at: 0, what: "" };
 let said = 0;
@@ -101,7 +102,8 @@ function show() {
   find("range").textContent = state.ranges[range] ? `last ${state.ranges[range].toLocaleString("en")}` : "all";
   find("drawn").textContent = index < 0 ? "" : `Drawn at iteration ${state.drawn_at.toLocaleString("en")}. `;
   find("none").hidden = index >= 0;
-  find("picture").hidden = index < 0;
+  find("sheet").hidden = index < 0;
+  names(state.tiles[index] || { tiles: [1, 1], names: [] });
   const form = find("small").checked ? "jpg" : "png";
   const wanted = `${state.run} ${state.drawn} ${index} ${form}`;
   if (index >= 0 && wanted !== shown && state.status !== "away") {
@@ -109,6 +111,17 @@ function show() {
     find("picture").src = `picture?page=${index}&form=${form}&drawn=${state.drawn}&run=${state.run}`;
   }
   graph();
+}
+
+// Names of the files on their tiles, where the training tells them.
+function names({ tiles: [rows, columns], names: texts }) {
+  find("named").hidden = !texts.some((row) => row.some((text) => text));
+  find("names").replaceChildren();
+  if (!named) return;
+  find("names").style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) find("names").append(made("span", { textContent: (texts[y] || [])[x] || "" }));
+  }
 }
 
 function graph() {
@@ -163,6 +176,9 @@ function press(key) {
   else if (key === "l") { range = (range + 1) % state.ranges.length; show(); }
   else if (key === "+" || key === "=") enlarge(1);
   else if (key === "-") enlarge(-1);
+  else if (key === "f") { zoom = "fit"; size(); }
+  else if (key === "n") { named = !named; show(); }
+  else if (key === "h") find("help").showModal();
   else if (key === "o") ended || options();
   else if (key === "Enter") ended || find("stop").showModal();
   else return false;
