@@ -8,7 +8,9 @@ and stay so: what a channel means is learned by encoder and decoder.
 
 from __future__ import annotations
 
+from numbers import Real
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,13 +72,14 @@ class AmpNet(SwapNet):
     def faces_of_both(self, codes: Tensor) -> Tensor:
         return self.decoder.face(codes)
 
-    def codes_of_dst(self, x: Tensor, morph_value: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
-        """morph_value: how much of the swap is src's, [0, 1]; a tensor (1,), or (N,) with one for each face. Raises
+    def codes_of_dst(self, x: Tensor, morph_value: Any = 1.0) -> tuple[Tensor, Tensor]:
+        """morph_value: how much of the swap is src's, [0, 1]; or a tensor (1,), or (N,) with one for each face. Raises
         ValueError for a number outside."""
-        if isinstance(morph_value, (int, float)):
-            if not 0 <= morph_value <= 1:
-                raise ValueError(f"morph_value: got {morph_value}, allowed is a number from 0 (dst) to 1 (src).")
-            morph_value = torch.tensor([float(morph_value)], device=x.device)
+        if isinstance(morph_value, Real):  # numpy's too; what torch.fx traces with is none
+            number = float(morph_value)
+            if not 0 <= number <= 1:
+                raise ValueError(f"morph_value: got {number}, allowed is a number from 0 (dst) to 1 (src).")
+            morph_value = torch.tensor([number], device=x.device)
         encoded = self.encoder(x)
         own = self.inter_dst(encoded)
         return own, mix(self.inter_src(encoded), own, self.share(morph_value))

@@ -246,8 +246,11 @@ class SwapTask(Task):
     def swap(self, images: Any, *knobs: Any, **named: Any) -> Swap:
         """The swap of dst images, on the task's device. knobs: what the network takes besides (AMP: `morph_value`)."""
         x = self.upload(images, "target").contiguous(memory_format=CHANNELS_LAST)
-        moved = [knob.to(self.device) if isinstance(knob, Tensor) else knob for knob in knobs]
-        return Swap(*self.net.swap(x, *moved, **named))
+
+        def here(knob: Any) -> Any:
+            return knob.to(self.device) if isinstance(knob, Tensor) else knob
+
+        return Swap(*self.net.swap(x, *map(here, knobs), **{name: here(knob) for name, knob in named.items()}))
 
     @torch.inference_mode()
     def preview(self, batch: Batch) -> list[Page]:

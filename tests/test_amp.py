@@ -188,7 +188,8 @@ def test_morph_values() -> None:
         each = net.codes_of_dst(x, torch.tensor(MORPH_LIST))[1]
         assert torch.equal(each[1], net.codes_of_dst(x, 0.5)[1][1])
     assert torch.equal(task.swap(x).face, task.swap(x, 1).face)
-    assert torch.equal(task.swap(x, torch.tensor([0.5])).face, task.swap(x, morph_value=0.5).face)
+    for half in (torch.tensor([0.5]), np.float32(0.5)):
+        assert torch.equal(task.swap(x, half).face, task.swap(x, morph_value=0.5).face)
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"morph_value: got .*, allowed is a number from 0 \(dst\) to 1 \(src\)"):
             task.swap(x, wrong)
