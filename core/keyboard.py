@@ -20,13 +20,13 @@ from typing import TextIO
 
 from core.events import Command
 from core.sinks import ask
-from core.window import COMMAND_KEYS, DIGITS
+from core.window_keys import COMMAND_KEYS, DIGITS
 
 HELP = """Keys in the terminal:
   s or 2   save
   b or 0   save, then make a backup
   p or 3   draw the preview anew
-  o        other options; training goes on with them
+  o or 7   other options; training goes on with them
   w        open the window again
   Enter    save and end, as Ctrl-C"""
 TOGETHER_S = 0.03
