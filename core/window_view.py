@@ -22,10 +22,11 @@ LEVELS = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0)
 CRISP = 3.0
 """From here on every pixel of a face is drawn as a square; below enlarging is smooth."""
 TOLD_S = 1.5
-"""Seconds that the zoom is told after it has changed."""
+"""Seconds that the zoom is told after it has changed, or that there are no names."""
 
 _NAME_SCALE = 0.38
 _NAME_HEIGHT = 14
+_HELP_SCALE = 0.45
 
 
 class View:
@@ -39,7 +40,7 @@ class View:
         self._centre = (0.5, 0.5)  # of what is shown, as a part of the tiles
         self._held: tuple[int, int] | None = None  # where the mouse holds the picture
         self._names = self._help = False
-        self._told = float("-inf")
+        self._note, self._told = "", float("-inf")
         self._changed = True
 
     def put(self, shot: Shot) -> None:
@@ -67,6 +68,8 @@ class View:
             self._fit()
         elif name == "n":
             self._names = not self._names
+            if self._names and not self._shot.labels:
+                self._tell("no names on this page")
         elif name in ("h", "?"):
             self._help = True
         else:
@@ -123,7 +126,7 @@ class View:
         area = picture[self._top :]
         if area.size:
             self._draw_tiles(area)
-            self._tell_zoom(area)
+            self._draw_note(area)
         if self._help:
             _draw_help(picture)
         return picture
@@ -148,15 +151,21 @@ class View:
         dx, dy = ((at or (room[0] / 2, room[1] / 2))[i] - room[i] / 2 for i in (0, 1))
         width, height = self._tiles_size()
         change = 1 / scale - 1 / wanted
-        self._told, self._changed = self._clock(), True
         if wanted != scale:
             before = self._within(*self._centre)
             self._zoom = wanted
             self._centre = self._within(before[0] + dx * change / width, before[1] + dy * change / height)
+        self._tell(self._zoom_words())
 
     def _fit(self) -> None:
         self._zoom, self._centre = None, (0.5, 0.5)
-        self._told, self._changed = self._clock(), True
+        self._tell(self._zoom_words())
+
+    def _zoom_words(self) -> str:
+        return f"{self.scale * 100:.0f} %" + (" (all)" if self._zoom is None else "")
+
+    def _tell(self, note: str) -> None:
+        self._note, self._told, self._changed = note, self._clock(), True
 
     def _within(self, x: float, y: float) -> tuple[float, float]:
         """The nearest centre that leaves no room unused; what is smaller than the room stays in its middle."""
@@ -185,13 +194,12 @@ class View:
     def _telling(self) -> bool:
         return self._clock() - self._told < TOLD_S
 
-    def _tell_zoom(self, area: Picture) -> None:
+    def _draw_note(self, area: Picture) -> None:
         if not self._telling():
             self._told = float("-inf")
             return
-        text = f"{self.scale * 100:.0f} %" + (" (all)" if self._zoom is None else "")
-        width = text_width(text, 0.6) + 16
-        _on_dark(area, text, area.shape[1] - width - 8, area.shape[0] - 36, (width, 28), 0.6)
+        width = text_width(self._note, 0.6) + 16
+        _on_dark(area, self._note, area.shape[1] - width - 8, area.shape[0] - 36, (width, 28), 0.6)
 
 
 def _scaled(part: Picture, size: Sequence[int], scale: float) -> Picture:
@@ -233,16 +241,18 @@ def _on_dark(area: Picture, text: str, x: int, y: int, size: tuple[int, int], sc
 
 
 def _draw_help(picture: Picture) -> None:
-    """The keys, over a darkened picture."""
+    """The keys, over a darkened picture; smaller where it is small."""
     picture //= 4
     lines = [*HELP, ("", ""), ("", "Any key goes back.")]
-    column = max(text_width(keys, 0.45) for keys, _ in HELP) + 24
-    width = column + max(text_width(what, 0.45) for _, what in lines)
+    column = max(text_width(keys, _HELP_SCALE) for keys, _ in HELP) + 24
+    width = column + max(text_width(what, _HELP_SCALE) for _, what in lines)
     step = LINE_HEIGHT + 6
-    x, y = max(8, (picture.shape[1] - width) // 2), max(step, (picture.shape[0] - step * len(lines)) // 2)
-    box = picture[max(0, y - step - 8) : y + step * len(lines), max(0, x - 16) : x + width + 16]
+    smaller = min(1.0, picture.shape[1] / (width + 32), picture.shape[0] / (step * (len(lines) + 1)))
+    scale, column, width, step = _HELP_SCALE * smaller, *(round(n * smaller) for n in (column, width, step))
+    x, y = (picture.shape[1] - width) // 2, (picture.shape[0] - step * (len(lines) - 1)) // 2
+    box = picture[max(0, y - step - 4) : y + step * len(lines), max(0, x - 16) : x + width + 16]
     box[:] = BACKGROUND
     for keys, what in lines:
-        write(picture, keys, (x, y), 0.45, 255)
-        write(picture, what, (x + column, y), 0.45)
+        write(picture, keys, (x, y), scale, 255)
+        write(picture, what, (x + column, y), scale)
         y += step

@@ -154,6 +154,10 @@ def test_names_on_demand() -> None:
     assert not picture.any(), "nowhere else"
     made.key("n")
     assert not tiles_of(made).any()
+    bare = view(np.zeros((200, 400, 3), np.uint8))
+    bare.key("n")
+    assert bare.draw()[50:].any(), "says that there are none"
+    assert not tiles_of(bare).any()
 
 
 def test_help_is_closed_by_any_key_which_does_nothing_else() -> None:
