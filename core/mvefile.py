@@ -34,7 +34,6 @@ _NAMES = {"max_backups": "maximum_n_backups"}
 _FACES = "the faces of the folders on the command line are taken, or their faceset.pak"
 OTHERS = {
     # MVE
-    "force_full_preview": "the preview has DeepFaceLab's pages",
     "retraining_samples": "", "use_fp16": "", "loss_function": "", "lr": "",
     "random_downsample": "", "random_noise": "", "random_blur": "", "random_jpeg": "", "random_shadow": "",
     "shadow_low": "", "shadow_high": "", "shadow_brightness": "",

@@ -59,7 +59,7 @@ def test_pages_name_their_faces() -> None:
     task = small("df-ud", resolution=288)
     pages, captions = task.preview(batch), task.captions(batch)
     assert [title for title, _ in pages] == list(captions)
-    assert captions["SAEHD src-src"][1] == ["src 1", ""] and captions["SAEHD masked pred"][2] == ["dst 2", ""]
+    assert captions["SAEHD src-src"][1] == ["src 1", ""] and captions["SAEHD masked pred"][1] == ["dst 1", ""]
     full = small("df-ud", resolution=288)
     full.values["force_full_preview"] = True
     pages, captions = full.preview(batch), full.captions(batch)
