@@ -218,13 +218,16 @@ def _paste(area: Picture, part: Picture, x: int, y: int) -> None:
 
 
 def _draw_names(area: Picture, labels: Sequence[Label], left: int, top: int, scale: float) -> None:
-    """Each at the lower edge of its tile; a long one loses its beginning, as names of faces differ at the end."""
+    """Each at the lower edge of its tile; a long one loses its ending, then its beginning: names of faces differ at the
+    end."""
     for label in labels:
         x, y = left + round(label.x * scale), top + round((label.y + label.height) * scale)
         x, room = max(0, x), min(area.shape[1], x + round(label.width * scale)) - max(0, x)  # what is seen of the tile
         if room <= 0 or y <= 0 or y - _NAME_HEIGHT >= area.shape[0]:
             continue
         text = label.text
+        if text_width(text, _NAME_SCALE) > room - 4:
+            text = text.rpartition(".")[0] or text
         while text and text_width(text, _NAME_SCALE) > room - 4:
             text = ".." + text.removeprefix("..")[1:] if len(text) > 3 else ""
         if text:
