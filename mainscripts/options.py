@@ -53,16 +53,23 @@ def table(model: str | None = None) -> str:
     """The document: the introduction, then a heading and a table per model."""
     from core.options import markdown
     from models import MODELS
+    from models.running import RUNNING
 
     parts = [INTRODUCTION]
     for name, spec in MODELS.items():
-        if model in (None, name):
-            like = next(other for other, known in MODELS.items() if known.rows == spec.rows)
-            same = like != name and model is None
-            parts.append(f"\n## {name}\n\n{f'The options of {like}.' + chr(10) if same else markdown(spec.rows)}")
-            if settled := [f"`{row.key}` {row.show(row.default)}" for row in spec.rows if row.ask == "fixed"]:
-                parts.append(f"\nSettled: {', '.join(settled)}.\n")
-    return "".join(parts)
+        if model not in (None, name):
+            continue
+        like = next(other for other, known in MODELS.items() if known.rows == spec.rows)
+        if like != name and model is None:
+            parts.append(f"\n## {name}\n\nThe options of {like}.\n")
+            continue
+        own = [row for row in spec.rows if row not in RUNNING]
+        absent = [f"`{row.key}`" for row in RUNNING if row not in spec.rows]
+        but = f" but {', '.join(absent)}" if absent else ""
+        parts.append(f"\n## {name}\n\n{markdown(own)}\nAnd those of [every training](#every-training){but}.\n")
+        if settled := [f"`{row.key}` {row.show(row.default)}" for row in spec.rows if row.ask == "fixed"]:
+            parts.append(f"\nSettled: {', '.join(settled)}.\n")
+    return "".join([*parts, f"\n## Every training\n\n{markdown(RUNNING)}"])
 
 
 def run(args: argparse.Namespace) -> int:

@@ -324,7 +324,9 @@ def pick(*keys: str, own: Iterable[Option] = (), **defaults: Any) -> tuple[Optio
 
 def unasked(*rows: Option) -> tuple[Option, ...]:
     """The rows of a model that asks nothing: answered in advance, or as their default."""
-    return tuple(replace(row, ask="advance", condition="", default_text="") for row in rows)
+    return tuple(
+        row if row.ask == "advance" else replace(row, ask="advance", condition="", default_text="") for row in rows
+    )
 
 
 def altered(key: str, **fields: Any) -> Option:
