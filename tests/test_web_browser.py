@@ -114,8 +114,9 @@ def test_it_shows_and_obeys(browser: Browser, trainers: list[Trainer], tmp_path:
     browser.press("Enter")
     browser.until("document.getElementById('stop').open")
     browser.press("Escape")
-    browser.until("!document.getElementById('stop').open")
+    browser.until("!document.getElementById('stop').open && document.activeElement === document.body")
     browser.press("Enter")
+    browser.until("document.getElementById('stop').open && document.activeElement.value === ''")
     browser.press("Enter")  # a second one goes on: ending takes a choice
     browser.until("!document.getElementById('stop').open")
     assert one.commands.empty()
