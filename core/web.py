@@ -25,6 +25,7 @@ import numpy as np
 
 from core import web_wire
 from core.events import (
+    Advanced,
     BackedUp,
     Command,
     CommandName,
@@ -34,6 +35,7 @@ from core.events import (
     Previewed,
     Saved,
     Saving,
+    Staged,
     Started,
     Stepped,
     Stopped,
@@ -99,7 +101,7 @@ class WebPage:
         self._reader.start()
 
     def __call__(self, event: Event) -> None:
-        if not (isinstance(event, Previewed) and event.history):
+        if not (isinstance(event, Advanced | Staged) or (isinstance(event, Previewed) and event.history)):
             self._events(event)
 
     @property
@@ -153,14 +155,13 @@ class WebPage:
         self._push({"kind": "start", **about, "losses": list(event.loss_names)}, history)
 
     def _push_pages(self, event: Previewed) -> None:
-        names = getattr(event, "captions", {})
         pictures = [grid(rows) for _, rows in event.pages]
         pages = [
             {
                 "title": title,
                 "shape": picture.shape,
                 "tiles": [len(rows), max(map(len, rows))],
-                "names": names.get(title, []),
+                "names": event.captions.get(title, []),
             }
             for (title, rows), picture in zip(event.pages, pictures, strict=True)
         ]

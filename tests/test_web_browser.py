@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import re
 import signal
@@ -154,9 +155,7 @@ def test_names_on_tiles_and_help(browser: Browser, trainers: list[Trainer], tmp_
     browser.run("localStorage.clear()")
     browser.open(one.page.link)
     browser.until("document.getElementById('picture').naturalWidth && document.getElementById('named').hidden")
-    event = pages()
-    object.__setattr__(event, "captions", {"SAEHD": [["00001.jpg", "", "<b>2</b>.jpg"], [], ["x" * 300]]})
-    one.page(event)
+    one.page(dataclasses.replace(pages(), captions={"SAEHD": [["00001.jpg", "", "<b>2</b>.jpg"], [], ["x" * 300]]}))
     browser.until("!document.getElementById('named').hidden")
     assert text(browser, "names") == ""
     browser.press("n")
@@ -243,6 +242,8 @@ def test_a_real_training(browser: Browser, faces: Path, tmp_path: Path) -> None:
             browser.open(link)
             browser.until("document.getElementById('picture').naturalWidth > 0", 60)
             browser.until("parseInt(document.getElementById('iteration').innerText.split(' ')[1]) > 3", 60)
+            browser.press("n")
+            browser.until("document.getElementById('names').innerText.includes('.jpg')")
             browser.press("s")
             browser.until("/Saved at iteration ([4-9]|\\d\\d)/.test(document.getElementById('words').innerText)", 60)
             browser.click("nav [data-key=Enter]")
