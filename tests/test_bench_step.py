@@ -23,6 +23,13 @@ def test_one_json_object_a_line(archi: str, capsys: pytest.CaptureFixture[str]) 
     assert result["ratio"] > 0
 
 
+def test_a_model_without_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--model", "AMP", "--set", "inter_dims=32", *SMALL]) == 0
+    assert capsys.readouterr().out.startswith("AMP 64 px, batch 1, full, cpu: ")
+
+
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "step", "--archi", "dfx"]) == 2
     assert "archi: got 'dfx'" in capsys.readouterr().err
+    assert main(["bench", "step", "--model", "AMP", "--archi", "df"]) == 2
+    assert "'archi' is not an option of this model" in capsys.readouterr().err

@@ -119,3 +119,8 @@ def test_trained_from_the_command_line_stopped_and_resumed(
         for folder in ("one", "two")
     )
     assert one == two and len(one) > 5
+    if None not in (importlib.util.find_spec("onnx"), importlib.util.find_spec("onnxruntime")):
+        words = ["exportdfm", "--model-dir", str(tmp_path / "two"), "--model", name, "--force-model-name", "new"]
+        done = here(["", "", *words])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "two" / f"new_{name}_model.dfm").is_file()
