@@ -22,7 +22,7 @@ from core.previewsample import from_stored
 from core.thinning import Thinned, surplus
 from mainscripts.train_history import count_anew
 from models.running import history_every, preview_rows
-from models.saehd import SAEHD, requests
+from models.saehd import SAEHD
 from samplelib.faceset import Faceset
 
 
@@ -115,7 +115,7 @@ def test_a_history_by_options_and_counting_anew(faces: Path, copy: Path) -> None
         numbers = sorted(path.stem for path in page.iterdir())
         assert len(numbers) == 4 and numbers[0] == "0000004" and numbers[2:] == ["0000016", "_last"], numbers
     values = SAEHD.resolve({}, model.read_data().options)
-    sample = from_stored(model.read_data().sample_for_preview, requests(values))
+    sample = from_stored(model.read_data().sample_for_preview, SAEHD.requests(values))
     assert sample is not None and sample.src.target.shape == (3, 3, 64, 64) == sample.dst.target.shape
     assert (sample.src.target[0] == sample.src.target[2]).all() and (sample.src.target[0] != sample.src.target[1]).any()
     assert (sample.dst.target == sample.dst.target[:1]).all()
@@ -129,7 +129,7 @@ def test_a_history_by_options_and_counting_anew(faces: Path, copy: Path) -> None
     assert "reset_iterations" not in done.stdout.partition("The same run again")[2].partition("\n")[0]
     data = model.read_data()
     assert data.iter == 2 and len(data.loss_history) == 2
-    other = from_stored(data.sample_for_preview, requests(values))
+    other = from_stored(data.sample_for_preview, SAEHD.requests(values))
     assert other is not None and len(other.src.target) == 3 and (other.src.target != sample.src.target).any()
     (moved,) = copy.glob("new_SAEHD_facesmith_history_*")
     assert f"in {moved.name} now" in done.stdout
