@@ -62,7 +62,8 @@ def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     return model
 
 
-@pytest.mark.parametrize("variant", ["df", *(pytest.param(v, marks=pytest.mark.slow) for v in ("liae", "pretraining"))])
+@pytest.mark.slow  # by default tests/test_models.py does so in one process
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_stopped_and_resumed_is_the_same_as_not_stopped(
     faces: Path, whole: Callable[[str], Path], tmp_path: Path, variant: str
 ) -> None:
@@ -90,6 +91,7 @@ def test_killed_after_a_save_and_resumed(faces: Path, whole: Callable[[str], Pat
     assert saved(tmp_path) == saved(whole("df"))
 
 
+@pytest.mark.slow  # its model is that of the slow tests above
 def test_adversaries_may_start_anew(
     faces: Path, whole: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
