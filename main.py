@@ -22,6 +22,7 @@ VERBS = {
     ("exportdfm",): ("mainscripts.exportdfm", "export a saved model as a .dfm for DeepFaceLive"),
     ("model",): ("mainscripts.model", "list, verify, back up or restore saved models"),
     ("util",): ("mainscripts.util", "pack, unpack, save or restore the face data of a folder of faces"),
+    ("xseg",): ("mainscripts.xseg", "apply a trained XSeg to faces, remove or fetch masks and labels"),
     ("demo-faces",): ("mainscripts.demo_faces", "draw a faceset of a made-up person"),
     ("videoed", "timelapse"): ("mainscripts.timelapse", "make a video of a preview history"),
     ("doctor",): ("mainscripts.doctor", "say what is wrong with this machine, and what to do about it"),
@@ -30,6 +31,7 @@ VERBS = {
     ("bench", "samples"): ("mainscripts.bench_samples", "time the sample generator"),
     ("bench", "sizes"): ("mainscripts.bench_sizes", "which sizes fit into how much card memory, predicted"),
     ("bench", "color"): ("mainscripts.bench_color", "time the colour transfers"),
+    ("bench", "xseg"): ("mainscripts.bench_xseg", "train on labelled made-up people, measure masks of others"),
     ("bench", "swap"): ("mainscripts.bench_swap", "train on made-up people, measure against the true swap"),
 }
 

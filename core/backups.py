@@ -191,12 +191,15 @@ def found(root: Path, class_name: str) -> list[Backup]:
     """Every backup of a model of that class in `root`, the one saved last first. After DFL's rename of a model they
     hold files of its old name."""
     backups = []
-    ending = f"_{class_name}_data.dat"
+    ending = "data.dat"
     for folder in root.iterdir() if root.is_dir() else ():
-        records = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+        # Without a name before it where the models of a class have none.
+        named, alone = (folder.glob(f"{start}{class_name}_{ending}") for start in ("*_", ""))
+        records = sorted([*named, *alone]) if folder.is_dir() else []
         if records and folder.name not in (PARTIAL, LEAVING):
-            prefix = records[0].name[: -len(ending)]
-            iteration, losses = _read_note(folder / f"{prefix}_{class_name}_{NOTE}")
+            start = records[0].name[: -len(ending)]
+            prefix = start[: -len(class_name) - 2] or class_name
+            iteration, losses = _read_note(folder / f"{start}{NOTE}")
             saved = datetime.fromtimestamp(records[0].stat().st_mtime)
             backups.append(Backup(folder, prefix, iteration, losses, saved, disk_size([folder])))
     return sorted(backups, key=lambda backup: (backup.saved, backup.folder.name), reverse=True)

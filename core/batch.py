@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-ARRAYS = {"warped": 3, "target": 3, "mask": 1, "mask_em": 1}
-"""Arrays a sample can be asked for, with their channels: network input, what it should draw, full face mask,
-eyes and mouth mask."""
+ARRAYS = {"warped": 3, "target": 3, "mask": 1, "mask_em": 1, "image": 3, "label": 1, "plain": 3}
+"""Arrays a sample can be asked for, with their channels: network input, what it should draw, full face mask, eyes and
+mouth mask; `image` and `label`, a labelled face worn in every way (samplelib.labelled) and its mask of 0 and 1;
+`plain`, the face as it is."""
 
 
 def array_channels(name: str, channels: int = 3) -> int:
@@ -22,9 +23,9 @@ def array_channels(name: str, channels: int = 3) -> int:
     return min(ARRAYS[name], channels)
 
 
-KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1}
+KINDS = {"image": 3, "colours": 3, "mask": 1, "mask_em": 1, "label": 1}
 """What a face can be prepared as, in 8 bits, with the channels: the picture, what another face takes its colours from,
-the full face mask, eyes and mouth inside it."""
+the full face mask, eyes and mouth inside it, what the user labelled as face."""
 
 
 def kind_shape(kind: str, size: int, *before: int) -> tuple[int, ...]:
@@ -62,6 +63,17 @@ class SampleRequest:
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an array of a sample."""
         return array_channels(name, self.channels), self.resolution, self.resolution
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it wants faces that somebody labelled."""
+        return "label" in self.names
+
+    def partner(self, side: str) -> tuple[str, tuple[str, ...]] | None:
+        """The side whose faces take part in samples of `side`, and what of them; None where none do."""
+        if self.labelled:
+            return side, ("image", "label")
+        return (self.ct_from, ("colours",)) if self.ct_mode != "none" else None
 
 
 class _Named:

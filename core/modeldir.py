@@ -35,17 +35,22 @@ from core.summary import summary
 Part = dict[str, Any]
 """The content of one part file: DFL's weight name -> array."""
 
+NAMELESS = ("XSeg",)
+"""Classes of which DFL keeps one model in a folder, called as the class: `XSeg_data.dat`, `XSeg_256.npy`."""
+
 STATE = "facesmith_state.json"
 DATA_LIMIT = 1 << 30  # sample_for_preview holds float arrays: tens of MB at 640 px
 READINGS = 3  # of a file that a trainer may be replacing
 
 
 class ModelDir:
-    """The files of model `name` of class `class_name` in `folder`."""
+    """The files of model `name` of class `class_name` in `folder`; of a class without names, whatever `name` is."""
 
     def __init__(self, folder: str | Path, name: str, class_name: str, disk: Disk = DISK) -> None:
-        self.folder, self.name, self.class_name, self.disk = Path(folder), name, class_name, disk
-        self.full_name = f"{name}_{class_name}"
+        alone = class_name in NAMELESS
+        self.folder, self.class_name, self.disk = Path(folder), class_name, disk
+        self.name = class_name if alone else name
+        self.full_name = class_name if alone else f"{name}_{class_name}"
         self.data_path = self.path("data.dat")
         self.summary_path = self.path("summary.txt")
         self.state_path = self.path(STATE)
@@ -177,8 +182,11 @@ class ModelDir:
 
     def files(self) -> list[Path]:
         """The model's files as last saved (parts, data.dat, summary, run state), without folders, pictures and lock."""
+        # A user's model may be called as a class without names, so of these only what is known is theirs.
+        alone = r"\d+(_opt)?\.npy|data\.dat|summary\.txt"
+        dfl = alone if self.class_name in NAMELESS else r"(?!facesmith_).*\.(npy|dat|txt)"
         own = rf"facesmith_(?!new_|old_)\w+\.npy|{re.escape(STATE)}"
-        pattern = re.compile(re.escape(self.full_name) + rf"_((?!facesmith_).*\.(npy|dat|txt)|{own})$")
+        pattern = re.compile(re.escape(self.full_name) + rf"_({dfl}|{own})$")
         return sorted(path for path in self.folder.iterdir() if pattern.match(path.name) and path.is_file())
 
     def backup(self, rules: BackupRules = RULES, now: Callable[[], datetime] = datetime.now) -> Path:
@@ -232,6 +240,10 @@ def saved_models(folder: str | Path, class_name: str) -> list[str]:
         raise ModelError(f"--model-dir: {files[0]} is a file, and a folder is needed, such as workspace/model.")
     times: dict[str, float] = {}
     for ending in ("data.dat", "facesmith_journal.json"):
+        if class_name in NAMELESS:
+            if (path := Path(folder) / f"{class_name}_{ending}").is_file():
+                times.setdefault(class_name, path.stat().st_mtime)
+            continue
         rest = f"_{class_name}_{ending}"
         found = [path for path in Path(folder).glob(f"*{rest}") if path.is_file()] if Path(folder).is_dir() else []
         for path in found:

@@ -74,10 +74,15 @@ class ConvTransposed(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride == 1:
-            return F.conv_transpose2d(x, self.weight, self.bias, padding=1)
-        h, w = x.shape[2] * self.stride, x.shape[3] * self.stride
-        return F.conv_transpose2d(x, self.weight, self.bias, self.stride)[:, :, :h, :w]
+        return conv_transposed(x, self.weight, self.bias, self.stride)
+
+
+def conv_transposed(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """A transposed 3x3 convolution, cut to `stride` times the side."""
+    if stride == 1:
+        return F.conv_transpose2d(x, weight, bias, padding=1)
+    h, w = x.shape[2] * stride, x.shape[3] * stride
+    return F.conv_transpose2d(x, weight, bias, stride)[:, :, :h, :w]
 
 
 class Dense(nn.Module):

@@ -24,7 +24,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from core.nn import depth_to_space
+from core.frn import blur_kernel, blur_pool, norm_threshold
+from core.nn import conv_transposed, depth_to_space
 
 OPSET, IR_VERSION = 12, 7
 MAX_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit of a message, less what is no weight
@@ -49,10 +50,10 @@ class Value:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module; depth_to_space stays one operation."""
+    """Looks into every module; what has a writer of its own here stays one operation."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(depth_to_space,))
+        super().__init__(autowrap_functions=(depth_to_space, conv_transposed, norm_threshold, blur_pool))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return False
@@ -235,14 +236,42 @@ class Writer(fx.Interpreter):
     def op_depth_to_space(self, like: Tensor, x: Value, factor: int = 2) -> Value:
         return self.node("DepthToSpace", like, x, blocksize=factor, mode="DCR")
 
+    def op_conv_transposed(self, like: Tensor, x: Value, weight: Tensor, bias: Tensor, stride: int) -> Value:
+        pads = [1, 1, 1, 1] if stride == 1 else [0, 0, 1, 1]
+        x, sides = self.cast(x, self.half), weight.shape[2:]
+        return self.node(
+            "ConvTranspose", like, x, weight, bias, kernel_shape=sides, strides=_pair(stride), pads=pads
+        )
+
+    def op_norm_threshold(
+        self, like: Tensor, x: Value, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor
+    ) -> Value:
+        one = like.new_empty(like.shape[0], like.shape[1], 1, 1)
+        weight, bias, tau = (each.detach().view(1, -1, 1, 1) for each in (weight, bias, tau))
+        power = self.node("ReduceMean", one, self.node("Mul", like, x, x, full=True), full=True, axes=[2, 3])
+        root = self.node("Sqrt", one, self.node("Add", one, power, eps.detach().abs().view(1, 1, 1, 1), full=True))
+        normed = self.node("Div", like, x, root, full=True)
+        bent = self.node("Add", like, self.node("Mul", like, normed, weight, full=True), bias, full=True)
+        return self.node("Max", like, bent, tau, full=True)
+
+    def op_blur_pool(self, like: Tensor, x: Value, size: int) -> Value:
+        channels, before, after = x.like.shape[1], (size - 1) // 2, size // 2
+        weight = blur_kernel(size).repeat(channels, 1, 1, 1)
+        pads = [before, before, after, after]
+        return self.node(
+            "Conv", like, x, weight, kernel_shape=[size, size], strides=[2, 2], pads=pads, group=channels
+        )
+
 
 def _pair(size: Any) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
 @torch.no_grad()
-def to_onnx(module: nn.Module, inputs: Mapping[str, Shape], outputs: Sequence[str], half: bool = False) -> ModelProto:
-    """The ONNX model of `module(*inputs) -> outputs`, opset 12.
+def to_onnx(
+    module: nn.Module, inputs: Mapping[str, Shape], outputs: Sequence[str], half: bool = False, opset: int = OPSET
+) -> ModelProto:
+    """The ONNX model of `module(*inputs) -> outputs`; opset: 12, or 13 where no tensor is split.
 
     inputs: name -> shape; a text for a size is a symbolic one, and the first axis of every output is `N`. half:
     convolutions in float16; inputs and outputs stay float32. Raises OnnxError.
@@ -273,8 +302,8 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, Shape], outputs: Sequence[st
             for name, (tensor, short) in constants.items()
         ],
     )
-    opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    version = helper.make_opsetid("", opset)
+    return helper.make_model(graph, opset_imports=[version], ir_version=IR_VERSION)
 
 
 def _needed(nodes: Sequence[NodeProto], outputs: Mapping[str, str]) -> list[NodeProto]:

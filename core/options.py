@@ -18,6 +18,9 @@ from core.shown import PLAIN, plain, shown
 Kind = Literal["bool", "int", "float", "choice", "text"]
 Answers = Mapping[str, Any]
 
+RESTART = "restart"
+"""The key of the row, where a model has it, that has all weights begin anew: what shaped them is then asked anew."""
+
 YES = ("y", "yes", "1", "true", "on")
 NO = ("n", "no", "0", "false", "off")
 
@@ -48,17 +51,17 @@ def _always(_: Answers) -> bool:
 class Option:
     """One option.
 
-    key: DFL's key in data.dat. label: DFL's prompt label. help: what it does; advice: when to use it. default: a
-    value, or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just
-    typed); with `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the
-    prompt shows it, where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows
-    shape the weights and are asked once, `always` rows again at every override, `advance` rows never: they are
-    answered in advance or keep their default; `fixed` rows have no other value than their default. when: whether to
-    ask, given the answers so far; condition: the same in words. forced: what other options make of it (None: nothing).
-    tidy: rounding after all answers are known. spellings: values that older files use, mapped to ours. stored: whether
-    the choice is kept with the model, else it counts once. check: a rule of its own; raises ValueError saying what is
-    allowed. default_text: a computed default in words, for the docs. aliases: other keys that forks call it by. once:
-    it does something at a start and is kept in no file of answers.
+    key: DFL's key in data.dat. label: DFL's prompt label. help: what it does; advice: when to use it. default: a value,
+    or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just typed); with
+    `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the prompt shows it,
+    where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows shape the weights and
+    are asked once, `always` rows again at every override, `advance` rows never: they are answered in advance or keep
+    their default; `fixed` rows have no other value than their default; `again` rows are asked of a model that is there
+    already. when: whether to ask, given the answers so far; condition: the same in words. forced: what other options
+    make of it (None: nothing). tidy: rounding after all answers are known. spellings: values that older files use,
+    mapped to ours. stored: whether the choice is kept with the model, else it counts once. check: a rule of its own;
+    raises ValueError saying what is allowed. default_text: a computed default in words, for the docs. aliases: other
+    keys that forks call it by. once: it does something at a start and is kept in no file of answers.
     """
 
     key: str
@@ -73,7 +76,7 @@ class Option:
     shown: str | None = None
     choices: tuple[str, ...] = ()
     group: str = ""
-    ask: Literal["create", "always", "advance", "fixed"] = "always"
+    ask: Literal["create", "always", "advance", "fixed", "again"] = "always"
     when: Callable[[Answers], bool] = _always
     condition: str = ""
     forced: Callable[[Answers], Any] | None = None
@@ -318,7 +321,7 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
     for key, value in given.items():
         row = find(rows, key)
         parsed = row.parse(value, believe=key in stored and _same(value, stored[key]))
-        if row.ask == "create" and key in stored and parsed != answers[key]:
+        if row.ask == "create" and key in stored and parsed != answers[key] and not answers.get(RESTART):
             raise OptionError(
                 f"{key}: this model was made with {row.show(answers[key])}; got {row.show(parsed)}. "
                 "It shaped the weights and cannot be changed: leave it out, or make a new model."
@@ -344,7 +347,10 @@ def markdown(rows: Sequence[Option]) -> str:
     for row in rows:
         if row.ask == "fixed":
             continue
-        asked = {"create": "once", "always": "every override", "advance": "never, `--set` only"}[row.ask]
+        asked = {
+            "create": "once", "always": "every override", "advance": "never, `--set` only",
+            "again": "every override of a saved model",
+        }[row.ask]  # fmt: skip
         asked += f", {row.condition}" if row.condition else ""
         default = row.default_text or row.show(own[row.key])
         cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
-from core.options import Answers, Option, OptionError, complete
+from core.options import RESTART, Answers, Option, OptionError, complete
 
 T = TypeVar("T")
 
@@ -111,9 +111,9 @@ def ask_rows(
     back: bool = False,
 ) -> dict[str, Any]:
     """Answers to all rows that apply. given: answers fixed on the command line, not asked. On later runs only
-    `always` rows are asked; the others keep their default, which is then the stored value. A default that `defaults`
-    lacks follows from the answers before it. back: there are questions before these, to which `<` at the first one
-    leads (Back). Where the user goes back, answers that were typed become the defaults."""
+    `always` and `again` rows are asked; the others keep their default, which is then the stored value. A default that
+    `defaults` lacks follows from the answers before it. back: there are questions before these, to which `<` at the
+    first one leads (Back). Where the user goes back, answers that were typed become the defaults."""
     typed: dict[str, Any] = {}
     asked: list[int] = []
     number = 0
@@ -121,8 +121,7 @@ def ask_rows(
         row = rows[number]
         before = {key: typed[key] for key in (rows[index].key for index in asked) if key in typed}
         answers = {**defaults, **given, **before}
-        when_asked = row.ask == "always" or (row.ask == "create" and first_run)
-        if row.key in given or not when_asked or not row.when(answers):
+        if row.key in given or not _is_asked(row, first_run, answers) or not row.when(answers):
             number += 1
             continue
         default = answers[row.key] if row.key in answers else complete(rows, answers)[row.key]
@@ -145,6 +144,13 @@ def ask_rows(
         if rows[index].key not in answers:
             answers[rows[index].key] = complete(rows, answers)[rows[index].key]
     return answers
+
+
+def _is_asked(row: Option, first_run: bool, answers: Answers) -> bool:
+    """Whether such a row is asked of a new model, or of one that is there already."""
+    if row.ask == "again":
+        return not first_run
+    return row.ask == "always" or (row.ask == "create" and (first_run or bool(answers.get(RESTART))))
 
 
 def override_line(seconds: float) -> str:

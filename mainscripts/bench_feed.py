@@ -20,6 +20,7 @@ from core.batch import Batch, SampleRequest
 from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
 from mainscripts.bench_stages import EVERY, ONCE, measure_stages
+from samplelib import labelled
 from samplelib.diskcache import DiskSettings
 from samplelib.facecoding import Coding
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
@@ -72,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
             if None in folders.values():
                 scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facesmith-")))
                 for number, (side, given) in enumerate(folders.items()):
-                    folders[side] = given or _made_up(scratch / side, number)
+                    folders[side] = given or _made_up(scratch / side, number, args.labelled)
             facesets = {side: Faceset.open(folder, _warn) for side, folder in folders.items()}
+            if args.labelled:
+                facesets = {"face": labelled.choose(list(facesets.values()), _warn)}
             for resolution, ct_mode in itertools.product(args.resolution, args.ct_mode):
                 if args.stages:
                     lines = _stage_lines(facesets, resolution, ct_mode, args)
@@ -95,9 +98,9 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _made_up(folder: Path, number: int) -> Path:
+def _made_up(folder: Path, number: int, masks: bool) -> Path:
     folder.mkdir()
-    write_faceset(folder, identity(number), MADE_UP_FACES, MADE_UP_SIZE, seed=number)
+    write_faceset(folder, identity(number), MADE_UP_FACES, MADE_UP_SIZE, seed=number, masks=masks)
     return folder
 
 
@@ -108,6 +111,8 @@ def measure(
     workers = default_workers() if args.workers is None else args.workers
     plain = SampleRequest(resolution, SHORT[args.face_type])
     requests = {"src": _request(resolution, ct_mode, args), "dst": plain}
+    if args.labelled:
+        requests = {"face": replace(plain, names=("image", "label"), flip=True, scale=0.05)}
     samples = args.batch_size * len(facesets)
     if where == "device":
         import mainscripts.samples  # noqa: F401  # PyTorch only where it is needed, and not in the time that is measured

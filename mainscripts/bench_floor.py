@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.batch import ARRAYS, Batch, Side, array_channels
+from core.batch import Batch, SampleRequest, Side, array_channels
 from core.nn import CHANNELS_LAST, Decoder, Downscale, Residual, Upscale
 from models.swap import SwapNet, SwapTask
 
@@ -41,7 +41,7 @@ def random_batch(resolution: int, count: int, channels: int = 3) -> Batch:
     def array(name: str) -> np.ndarray:
         return rng.random((count, array_channels(name, channels), resolution, resolution), dtype=np.float32)
 
-    return Batch(**{side: Side(**{name: array(name) for name in ARRAYS}) for side in ("src", "dst")})
+    return Batch(**{side: Side(**{name: array(name) for name in SampleRequest.names}) for side in ("src", "dst")})
 
 
 def step(task: SwapTask, batch: Batch) -> None:

@@ -8,7 +8,7 @@ once; per core divides by the processors the workers can use. The parent does no
 most a trainer could be fed. With `--cache-mb` faces are kept as in training and all of them have come once before it
 counts. `--stages` tells instead what a sample's time goes into, and the floor. Without folders two made-up people are
 drawn first. With `--augment-on device` samples are made with PyTorch from faces that lie on the device, which is waited
-for.
+for. `--labelled` times what XSeg learns from: a face and its mask of both facesets together.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--augment-on", choices=made_on, nargs="+", default=["cpu"], help="who makes them; or both")
     add("--device", default="", metavar="NAME", help="with --augment-on device: PyTorch's name (best)")
     add("--device-cache-mb", type=megabytes, metavar="MB", help="its memory for faces (a quarter)")
+    add("--labelled", action="store_true", help="as XSeg learns from: faces with polygons or masks, worn in every way")
     add("--rounds", type=whole(1, 1000), default=5, metavar="N", help="take the median of so many (%(default)s)")
     add("--seconds", type=number(0.1, 3600), default=2.0, metavar="S", help="length of a round (%(default)s)")
     add("--json", action="store_true", help="print one JSON object a line")

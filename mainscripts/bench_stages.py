@@ -23,7 +23,7 @@ from core.batch import SampleRequest
 from core.imagelib import warp as warping
 from core.mainmemory import keep_freed
 from samplelib.faceset import Sample, read_bytes
-from samplelib.prepare import Bytes, Prepared, kinds, load, prepare, prepared
+from samplelib.prepare import Prepared, kinds, load, prepare, prepared
 from samplelib.process import Array, process
 from samplelib.sampling import generator
 
@@ -49,7 +49,7 @@ def measure_stages(samples: Sequence[Sample], request: SampleRequest, count: int
     cv2.setNumThreads(1)
     keep_freed()  # as a worker does
     rows = {name: np.empty(request.shape(name), np.float32) for name in request.names}
-    reference = prepare(samples[-1], ("colours",), request)["colours"]
+    reference = prepare(samples[-1], ("colours",), request)
     floor, takes = _Floor(request), []
     for number in range(count):
         once, face = _once(samples[number % len(samples)], request)
@@ -69,7 +69,7 @@ def _once(sample: Sample, request: SampleRequest) -> tuple[dict[str, float], Pre
 
 
 def _every(
-    face: Prepared, request: SampleRequest, number: int, reference: Bytes, rows: dict[str, Array]
+    face: Prepared, request: SampleRequest, number: int, reference: Prepared, rows: dict[str, Array]
 ) -> dict[str, float]:
     """Milliseconds of what is done to a face for every sample: of whole samples with more and more in them."""
     chance = partial(_chance, number)

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0,
                         help="which poses, expressions and lights; same for every person")
     parser.add_argument("--masks", action="store_true", help="embed the exact face masks (as DFL's applied XSeg masks)")
+    parser.add_argument("--occluders", action="store_true",
+                        help="hands, microphones or hair in front of most faces, left out of their masks (embedded as "
+                        "with --masks): to try XSeg")
     parser.add_argument("--frames", action="store_true", help="write the full frames too (folder frames)")
     parser.add_argument("--people", type=int, default=1, metavar="N",
                         help="that many different people in one faceset, from --identity on: for pretraining")
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
     cv2.setNumThreads(1)  # pictures are small: OpenCV's threads cost more than they bring
     face_type = SHORT.get(args.face_type, args.face_type)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    crowd = args.people != 1
+    crowd, masks = args.people != 1, args.masks or args.occluders
     if crowd and (args.people < 1 or args.workspace or args.frames):
         problem = "give 1 or more" if args.people < 1 else "it goes with neither --workspace nor --frames"
         console.print(f"demo-faces: --people {args.people}: {problem}", style="red", highlight=False, markup=False)
@@ -63,14 +66,16 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
 
             if args.workspace:
                 write_demo_workspace(args.output_dir, args.count, args.size, args.seed, face_type=face_type,
-                                     people=(args.identity, args.identity + 1), masks=args.masks, frames=args.frames,
+                                     people=(args.identity, args.identity + 1), masks=masks, occluders=args.occluders,
+                                     frames=args.frames,
                                      progress=progress)
             elif crowd:
                 write_people(args.output_dir, range(args.identity, args.identity + args.people), args.count, args.size,
-                             face_type, args.seed, masks=args.masks, progress=progress)
+                             face_type, args.seed, masks=masks, occluders=args.occluders, progress=progress)
             else:
                 write_faceset(args.output_dir, identity(args.identity), args.count, args.size, face_type, args.seed,
-                              masks=args.masks, frames=args.output_dir / "frames" if args.frames else None,
+                              masks=masks, occluders=args.occluders,
+                              frames=args.output_dir / "frames" if args.frames else None,
                               progress=progress)
     except (ValueError, OSError) as error:
         console.print(f"demo-faces: {error}", style="red", highlight=False, markup=False)

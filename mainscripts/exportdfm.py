@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
-from core.modeldir import ModelDir, ModelError, saved_models
+from core.modeldir import NAMELESS, ModelDir, ModelError, saved_models
 from core.options import Option, resolve, settle
 from core.prompts import Terminal, ask_rows
 from core.values import parse_sets
@@ -24,6 +24,7 @@ from mainscripts.verb import find_terminal, guarded, refuse
 if TYPE_CHECKING:  # torch is imported when everything else is right
     from models.spec import ModelSpec
     from models.swap import SwapTask
+    from models.xseg import XSegTask
 
 Say = Callable[[str], None]
 
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     from mainscripts import train_setup
-    from models import dfm
+    from models import dfm, maskonnx
+    from models.swap import SwapTask
 
     def say(text: str) -> None:
         print(text, file=stdout, flush=True)
@@ -77,17 +79,21 @@ def _export(args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> int:
     values = resolve((QUANTIZE,), parse_sets(args.sets), {}, {})
     fixed = {key: values[key] for key in parse_sets(args.sets)}
     directory = ModelDir(args.model_dir, _choose(args, spec, terminal, say), spec.name)
-    if terminal is not None:
+    if terminal is not None and spec.name not in NAMELESS:
         values = settle((QUANTIZE,), ask_rows(terminal, (QUANTIZE,), values, fixed, first_run=True))
     task = _read(spec, directory, say)
-    path = directory.path("model.dfm")
+    path = directory.path("model.dfm" if isinstance(task, SwapTask) else "model.onnx")
     say(f"Exporting {directory.full_name} at iteration {task.iteration:,}...")
-    differences = dfm.export(task, path, name=directory.name, quantize=values["quantize"])
+    if isinstance(task, SwapTask):
+        differences = dfm.export(task, path, name=directory.name, quantize=values["quantize"])
+    else:
+        differences = maskonnx.export(task, path)
     say("Largest difference between the file, run by onnxruntime, and the network:")
     for output, difference in differences.items():
         say(f"  {output:22} {difference:.1e}")
     say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    say(dfm.NOTICE)
+    if isinstance(task, SwapTask):
+        say(dfm.NOTICE)
     return 0
 
 
@@ -108,7 +114,7 @@ def _choose(args: argparse.Namespace, spec: ModelSpec, terminal: Terminal | None
     return name
 
 
-def _read(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask:
+def _read(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask | XSegTask:
     """The model as last saved. A trainer may save meanwhile: then it is read again, so that all parts are of one save.
 
     Raises ModelError for a model that is incomplete, damaged or not trained yet.
@@ -127,9 +133,10 @@ def _stamps(directory: ModelDir) -> dict[str, tuple[int, int]]:
     return {path.name: ((stat := path.stat()).st_mtime_ns, stat.st_size) for path in directory.files()}
 
 
-def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask:
+def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask | XSegTask:
     from models.sizes import check_sizes
     from models.swap import SwapTask
+    from models.xseg import XSegTask
 
     data = directory.read_data()
     if not data.iter:
@@ -141,7 +148,7 @@ def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask:
     except (ValueError, RuntimeError, MemoryError) as error:
         reason = (str(error) or "not enough memory").splitlines()[0]
         raise ModelError(f"{directory.data_path.name}: no network can be built of it: {reason}") from error
-    if not isinstance(task, SwapTask):
+    if not isinstance(task, SwapTask | XSegTask):
         raise ModelError(f"A .dfm swaps faces, a model of class {spec.name} does not.")
     missing = [directory.part_path(stem).name for stem in directory.missing(task.network_parts)]
     if missing:

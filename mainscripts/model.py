@@ -24,13 +24,16 @@ from typing import Any
 
 from core.backups import Backup, BackupRules
 from core.modelcheck import restore, verify
-from core.modeldir import ModelDir, ModelError
+from core.modeldir import NAMELESS, ModelDir, ModelError
 from core.options import OptionError
 from core.prompts import Terminal, ask
 from mainscripts.flags import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_OK, find_terminal, guarded
 
 Say = Callable[[str], None]
+NAMELESS_FILE = re.compile(
+    rf"(?P<name>(?P<kind>{'|'.join(NAMELESS)}))_(data\.dat|facesmith_journal\.json|autobackups)"
+)
 MODEL_FILE = re.compile(r"(?P<name>.+)_(?P<kind>[A-Za-z0-9]+)_(data\.dat|facesmith_journal\.json|autobackups)")
 
 
@@ -76,7 +79,7 @@ def find_models(folder: Path, kind: str | None, name: str | None) -> list[ModelD
         raise ModelError(f"--model-dir: {folder} is no folder.")
     found = set()
     for path in folder.iterdir():
-        match = MODEL_FILE.fullmatch(path.name)
+        match = NAMELESS_FILE.fullmatch(path.name) or MODEL_FILE.fullmatch(path.name)
         if match is None or "_facesmith" in match["name"]:
             continue
         if name in (None, match["name"]) and (kind or match["kind"]).lower() == match["kind"].lower():

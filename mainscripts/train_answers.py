@@ -75,7 +75,7 @@ def dry_run(setup: Setup) -> list[str]:
     lines = [summary(setup.directory.full_name, iteration, told, values.forced(), describe(setup.device),
                      values["session_name"])]  # fmt: skip
     task = spec.build(values, device="meta")
-    modules = task.modules if isinstance(task, SwapTask) else {}
+    modules = task.modules
     weights = {stem: sum(w.numel() for w in module.parameters()) for stem, module in modules.items()}
     lines.append(f"Weights: {sum(weights.values()):,} ({', '.join(f'{k} {v:,}' for k, v in weights.items())})")
     if isinstance(task, SwapTask):

@@ -40,7 +40,7 @@ class Changes:
         emit, setup = self._sinks.emit, self._setup
         try:
             values = self._asked() if given is None else self._given(given)
-            if values is None or dict(values) == dict(setup.values):
+            if values is None or all(setup.values[key] == value for key, value in values.items()):
                 emit(Noted("The options stay as they are."))
                 return False
             requests = setup.spec.requests(values)
@@ -50,7 +50,7 @@ class Changes:
         except (OptionError, FacesetError) as error:
             emit(Warned(f"The options stay as they are. {error}"))
             return False
-        emit(Noted(f"Other options: {_differences(setup.spec.rows, setup.values, values)}."))
+        emit(Noted(f"Other options: {_differences(self._rows(), setup.values, values)}."))
         self._next = values, requests, faces
         return True
 
@@ -91,7 +91,7 @@ class Changes:
     def _current(self) -> dict[str, Any]:
         """The present options as the user chose them."""
         setup = self._setup
-        rows, chosen = setup.spec.rows, setup.values.chosen
+        rows, chosen = self._rows(), setup.values.chosen
         known = defaults(rows, chosen, {})
         return known | {row.key: setup.values[row.key] for row in rows if not row.stored and row.ask == "advance"}
 
@@ -101,7 +101,7 @@ class Changes:
             text = "Options are asked for in a terminal, and there is none. --commands FILE takes them from a file."
             self._sinks.emit(Warned(text))
             return None
-        rows = self._setup.spec.rows
+        rows = self._rows()
         with self._sinks.quiet(), self._stages.waiting(), contextlib.suppress(Back, Leave):
             terminal = WatchedTerminal(self._stdin, self._stdout, self._gone)
             terminal.say("Training waits. Enter takes the value in brackets, ? explains, < goes back, at first leaves.")
@@ -109,9 +109,13 @@ class Changes:
         return None
 
     def _given(self, given: Mapping[str, Any]) -> Values:
-        current, given = self._current(), by_key(self._setup.spec.rows, given)
-        kept = {row.key: current[row.key] for row in self._setup.spec.rows if not row.stored and row.key in current}
-        return resolve(self._setup.spec.rows, {**kept, **given}, current, {})
+        current, given = self._current(), by_key(self._rows(), given)
+        kept = {row.key: current[row.key] for row in self._rows() if not row.stored and row.key in current}
+        return resolve(self._rows(), {**kept, **given}, current, {})
+
+    def _rows(self) -> tuple[Option, ...]:
+        """Those that can change now: what a model is when it is opened cannot."""
+        return tuple(row for row in self._setup.spec.rows if row.ask != "again")
 
 
 def _differences(rows: tuple[Option, ...], before: Values, after: Values) -> str:

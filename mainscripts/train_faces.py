@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.batch import SampleRequest
 from core.options import OptionError, Values
-from samplelib import segments
+from samplelib import labelled, segments
 from samplelib.diskcache import DiskSettings
 from samplelib.facecoding import Coding
 from samplelib.faceset import Faceset, FacesetError
@@ -68,7 +68,13 @@ def choose_faces(
         return dict.fromkeys(requests, _pretraining_faces(folders.pretraining, request, say, tick))
     if folders.problem is not None:
         raise folders.problem
-    return {side: suitable(folders.sides[side], request, _named(say, side)) for side, request in requests.items()}
+    return {
+        side: suitable(
+            labelled.choose(list(folders.sides.values()), say) if request.labelled else folders.sides[side],
+            request, _named(say, side),
+        )
+        for side, request in requests.items()
+    }  # fmt: skip
 
 
 def face_cache(folder: Path, values: Values, emptied: set[Path]) -> DiskSettings | None:

@@ -16,9 +16,9 @@ from core import device as devices
 from core import prompts
 from core.batch import SampleRequest
 from core.device import Device
-from core.modeldir import ModelData, ModelDir, ModelError
+from core.modeldir import NAMELESS, ModelData, ModelDir, ModelError
 from core.modelshelf import ModelShelf
-from core.options import Option, OptionError, Values, by_key, defaults, find, settle
+from core.options import RESTART, Option, OptionError, Values, by_key, defaults, find, settle
 from core.runstate import RunState
 from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
 from core.values import parse_sets, read_options
@@ -65,7 +65,9 @@ def choose_name(
     args: argparse.Namespace, spec: ModelSpec, terminal: prompts.Terminal | None, say: Say
 ) -> tuple[str, bool]:
     """--force-model-name, else the newest (--silent-start, no terminal), else the user's choice; and whether it was
-    asked for."""
+    asked for. Classes whose models have no names have one in a folder."""
+    if spec.name in NAMELESS:
+        return spec.name, False
     shelf = ModelShelf(args.model_dir, spec.name)
     for line in shelf.finish():
         say(line)
@@ -198,6 +200,11 @@ def prepare(
         except prompts.Back:
             if not config.asked:
                 raise
+    if values.get(RESTART):
+        values[RESTART] = False
+        if data is not None:
+            say(f"Training starts anew, at iteration 0. The first save replaces the files of {directory.full_name}.")
+            data = None
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.advance)

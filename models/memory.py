@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.batch import ARRAYS, Batch, Side, array_channels
+from core.batch import Batch, SampleRequest, Side, array_channels
 from core.memory import out_of_memory, size
 from core.options import Values
 from core.shortage import FAILURES
@@ -81,7 +81,10 @@ def changes(task: Task, batch_size: int, count: int = 3) -> list[Change]:
     """The changes that save memory, those first that cost the user least; at most `count`. batch_size: the one that did
     not fit."""
     if not isinstance(task, SwapTask):
-        return []
+        row = next(row for row in task.spec.rows if row.key == "batch_size")
+        fewer = batch_size // 2
+        cost = "quicker iterations, but more of them"
+        return [_change(task.spec, row.key, fewer, None, cost)] if fewer >= (row.low or 1) else []
     holds, card = need(task, batch_size), task.device.type != "cpu"
     found: list[Change] = []
     for key, value, cost in _candidates(task.spec, task.values, batch_size, card):
@@ -196,7 +199,8 @@ def _kept_by_a_face(task: SwapTask) -> int | None:
     try:
         where = "meta" if task.device.type == "meta" else "cpu"
         arrays = {
-            name: torch.zeros(1, array_channels(name, task.net.channels), side, side, device=where) for name in ARRAYS
+            name: torch.zeros(1, array_channels(name, task.net.channels), side, side, device=where)
+            for name in SampleRequest.names
         }
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             task.losses(Batch(**{name: Side(**arrays) for name in SIDES}))

@@ -13,7 +13,6 @@ import torch
 from core.modeldir import ModelDir
 from core.options import Values
 from models.spec import ModelSpec, PartError
-from models.swap import SwapTask
 
 ROOM = 64 << 20
 
@@ -23,8 +22,6 @@ def check_sizes(spec: ModelSpec, values: Values, directory: ModelDir, fresh: Col
     much and 64 MB. Parts without a file, and those that start `fresh`, are not looked at."""
     with torch.device("meta"):  # shapes without memory
         task = spec.build(values, device="meta", training=False)
-    if not isinstance(task, SwapTask):
-        return
     wanted = size = 0
     for stem in set(task.network_parts) - set(fresh) - set(directory.missing(task.network_parts)):
         size += directory.part_path(stem).stat().st_size

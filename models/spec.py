@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from core import dflfile
-from core.batch import Batch, Captions, Page, SampleRequest, Swap
+from core.batch import Batch, Captions, Page, SampleRequest, Swap, array_channels
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
@@ -32,9 +34,10 @@ class Task(ABC):
     """A built model: network, losses and optimizers on one device.
 
     Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
-    adversaries: fresh when missing) and give the methods below. `data` is the model's record: iteration, options and
-    losses. `health`: of the last step, `updated` (whether it moved the weights) and `contrast` (standard deviation of
-    the drawn faces over that of their targets), as far as measured; 0-d tensors on the device.
+    adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
+    the model's record: iteration, options and losses. `health`: of the last step, `updated` (whether it moved the
+    weights) and `contrast` (standard deviation of the drawn faces over that of their targets), as far as measured; 0-d
+    tensors on the device.
     """
 
     network_parts: tuple[str, ...]
@@ -45,6 +48,7 @@ class Task(ABC):
         self.spec = spec
         self.values = values
         self.health: dict[str, Any] = {}
+        self.modules: dict[str, nn.Module] = {}
         self.data = ModelData(options=dict(values.chosen))
 
     @property
@@ -261,6 +265,19 @@ def _told(stems: Sequence[str], report: Callable[[int, int], object]) -> Iterato
     for number, stem in enumerate(stems):
         report(number, len(stems))
         yield stem
+
+
+def as_input(array: Any, name: str, side: int, device: torch.device, channels: int = 3) -> Tensor:
+    """The array `name` of a sample, (N, C, side, side), on the device in float32. channels: of pictures.
+
+    Raises ValueError for another shape or for whole numbers, which would not be [0, 1]."""
+    tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    wanted = (array_channels(name, channels), side, side)
+    if tuple(tensor.shape[1:]) != wanted or not tensor.is_floating_point():
+        sizes = ", ".join(map(str, wanted))
+        raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
+    # From memory that is not locked CUDA has read all when the call returns; others (MPS) may still be reading.
+    return tensor.to(device, torch.float32, non_blocking=device.type == "cuda")
 
 
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from core import losses, memory
-from core.batch import Batch, Captions, Page, Swap, array_channels
+from core.batch import Batch, Captions, Page, Swap
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -24,7 +23,7 @@ from core.options import Values
 from models.net import OPTIMIZER
 from models.net import SwapNet as SwapNet
 from models.recipe import Recipe
-from models.spec import ModelSpec, PartError, Task
+from models.spec import ModelSpec, PartError, Task, as_input
 from models.terms import Inputs, background_style, contrast, face_style, of_src
 
 SIDES = ("src", "dst")
@@ -57,7 +56,7 @@ class SwapTask(Task):
         self.net = recipe.make_net(values, generator).to(self.device)
         self.adversaries = recipe.make_adversaries(values, self.net, generator) if training else {}
         self.network_parts = self.net.parts
-        self.modules: dict[str, nn.Module] = {part: self.net.get_submodule(part) for part in self.net.parts}
+        self.modules = {part: self.net.get_submodule(part) for part in self.net.parts}
         self.optimizers: dict[str, Optimizer] = {}
         if training:
             trained = self.net.trained(values)
@@ -122,15 +121,8 @@ class SwapTask(Task):
         memory.give_back(str(self.device))
 
     def upload(self, array: Any, name: str) -> Tensor:
-        """The array `name` of a sample, (N, C, H, W), on the task's device in float32. Raises ValueError for another
-        shape or for whole numbers, which would not be [0, 1]."""
-        tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        wanted = (array_channels(name, self.net.channels), self.values["resolution"], self.values["resolution"])
-        if tuple(tensor.shape[1:]) != wanted or not tensor.is_floating_point():
-            sizes = ", ".join(map(str, wanted))
-            raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
-        # From memory that is not locked CUDA has read all when the call returns; others (MPS) may still be reading.
-        return tensor.to(self.device, torch.float32, non_blocking=self.device.type == "cuda")
+        """See `models.spec.as_input`."""
+        return as_input(array, name, self.values["resolution"], self.device, self.net.channels)
 
     def both(self, batch: Batch, name: str) -> Tensor:
         """(2N, C, H, W): the arrays `name` of src, then of dst. Raises ValueError for sides of unequal size."""

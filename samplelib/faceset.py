@@ -36,7 +36,7 @@ from samplelib.facescan import (
     scan_pack,
     stamp_of,
 )
-from samplelib.facetable import TYPES, Table, coded, polygons_of, taken
+from samplelib.facetable import HOME, TYPES, Table, coded, polygons_of, taken
 from samplelib.pixels import decode, decode_mask_bytes
 
 __all__ = [
@@ -120,8 +120,9 @@ class Faceset(Sequence[Sample]):
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.news = ""
         self.use(arrays)
-        self.folder = Path(arrays["folder"].tobytes().decode("utf-8", "surrogateescape"))
-        self._packed = bool(arrays["packed"][0])
+        folders = arrays["folder"].tobytes().decode("utf-8", "surrogateescape").split("\0")
+        self.folder, self._folders = Path(folders[0]), [Path(folder) for folder in folders]
+        self._packed: list[bool] = arrays["packed"].astype(bool).tolist()
 
     def use(self, arrays: Mapping[str, Array]) -> None:
         """Look at these arrays, equal to its own, from now on: a shared copy takes the place of a private one."""
@@ -193,6 +194,7 @@ class Faceset(Sequence[Sample]):
         index = range(len(self))[index]
         a = self._arrays
         name = self._names.text(index)
+        home = int(a[HOME][index]) if HOME in a else 0
         height, width = a["shapes"][index].tolist()
         person = int(a["person"][index])
         size, modified, changed = a["stamps"][index].tolist()
@@ -206,7 +208,7 @@ class Faceset(Sequence[Sample]):
             source_filename=self._sources.text(index),
             person_name=None if person < 0 else self._persons.text(person),
             filename=printable(name),
-            path=self.folder / (pack.NAME if self._packed else name),
+            path=self._folders[home] / (pack.NAME if self._packed[home] else name),
             offset=int(a["offsets"][index]),
             size=int(a["sizes"][index]),
             stamp=(size, modified, changed),

@@ -37,6 +37,9 @@ PER_FACE: dict[str, tuple[str, tuple[int, ...]]] = {
 table `persons`, or -1. stamps: of the face's file. mask_at: offset, length (0: no mask) and CRC-32 of the mask in that
 file."""
 
+HOME = "home"
+"""(N,) uint8: in which of several folders a face lies. Absent where all lie in one."""
+
 TABLES = ("names", "sources", "masks", "polys")
 """Tables of one entry a face; `persons` is another. masks: only those that do not lie in the file as they are."""
 
@@ -149,7 +152,7 @@ def joined(parts: Sequence[Mapping[str, Array]]) -> Arrays:
 def taken(arrays: Mapping[str, Array], indices: Sequence[int]) -> Arrays:
     """The faces at those places, in that order; whatever is not of one face stays."""
     places = np.asarray(indices, np.int64)
-    found = {**arrays, **{name: arrays[name][places] for name in PER_FACE}}
+    found = {**arrays, **{name: arrays[name][places] for name in (*PER_FACE, HOME) if name in arrays}}
     for name in TABLES:
         data, at = arrays[name].tobytes(), arrays[f"{name}_at"].tolist()
         found |= Table.arrays(name, [data[at[i] : at[i + 1]] for i in places.tolist()])

@@ -93,9 +93,9 @@ class Loader:
             for side, faces in facesets.items()
         }
         self._colours = {
-            side: Order(len(facesets[request.ct_from]), seed, f"{side} colours")
+            side: Order(len(facesets[partner[0]]), seed, f"{side} colours")
             for side, request in requests.items()
-            if request.ct_mode != "none"
+            if (partner := request.partner(side)) is not None
         }
         self._closed = False
         self._noted: dict[str, float] = {}

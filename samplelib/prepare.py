@@ -55,7 +55,9 @@ def load(sample: Sample) -> Pixels:
 
 def kinds(request: SampleRequest) -> tuple[str, ...]:
     """What must be prepared of a face for the arrays of a request."""
-    wanted = {"image": {"warped", "target"}, "mask": {"mask"}, "mask_em": {"mask_em"}}
+    wanted = {
+        "image": {"warped", "target", "image", "plain"}, "mask": {"mask"}, "mask_em": {"mask_em"}, "label": {"label"},
+    }  # fmt: skip
     return tuple(kind for kind, names in wanted.items() if names & set(request.names))
 
 
@@ -68,6 +70,8 @@ def prepare(sample: Sample, kinds: Sequence[str], request: SampleRequest) -> Pre
         raise FaceReadError(f"was changed since the start: {sample.face_type} cannot show {request.face_type}")
     if set(kinds) <= {"image", "colours"}:
         return prepared(sample, Pixels(load_image(sample), None), kinds, request)
+    if "label" in kinds and sample.seg_ie_polys:  # a mask, if it has one, does not count
+        return prepared(sample, Pixels(load_image(sample), None), kinds, request)
     return prepared(sample, load(sample), kinds, request)
 
 
@@ -75,7 +79,8 @@ def prepared(sample: Sample, pixels: Pixels, kinds: Sequence[str], request: Samp
     """Those kinds of a decoded face, at the request's face type and resolution.
 
     mask: the xseg mask if the face has one, else the hull of its landmarks. mask_em: soft eyes and mouth inside that
-    mask. colours: the picture as another face takes its colours from it, of whatever face type it is.
+    mask. label: see `label_of`. colours: the picture as another face takes its colours from it, of whatever face type
+    it is.
     """
     out: dict[str, Bytes] = {}
     size = (request.resolution, request.resolution)
@@ -90,7 +95,24 @@ def prepared(sample: Sample, pixels: Pixels, kinds: Sequence[str], request: Samp
             if kind in kinds:
                 mask = _to_model(masks[kind], sample, request, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
                 out[kind] = (np.clip(mask, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if "label" in kinds:
+        out["label"] = _to_model(label_of(sample, pixels), sample, request, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     return {kind: out[kind] for kind in kinds}
+
+
+def label_of(sample: Sample, pixels: Pixels) -> Bytes:
+    """(h, w), 255 where the user says that a face is: its polygons, those that exclude drawn over those that include,
+    else its applied mask. Raises FaceReadError where it has neither."""
+    if sample.seg_ie_polys:
+        label = np.zeros(pixels.image.shape[:2], np.uint8)
+        for including in (1, 0):
+            for kind, points in sample.seg_ie_polys:
+                if kind == including:
+                    cv2.fillPoly(label, [points.astype(np.int32)], (255 * including,))
+        return label
+    if pixels.mask is None:
+        raise FaceReadError("it is not labelled any more")
+    return np.asarray((_full_mask(sample, pixels) >= 0.5) * np.uint8(255), np.uint8)
 
 
 def _to_model(

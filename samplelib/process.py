@@ -19,6 +19,7 @@ from core.batch import SampleRequest
 from core.imagelib import color, color_transfer
 from core.imagelib import warp as warping
 from facelib.facetype import FACE_TYPES
+from samplelib import labelled
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.prepare import Bytes, Prepared
 
@@ -85,16 +86,26 @@ def process(
     face: Prepared,
     request: SampleRequest,
     chance: Chance,
-    reference: Bytes | None = None,
+    reference: Prepared | None = None,
     rows: Rows | None = None,
 ) -> dict[str, Array]:
     """The arrays of `request.names`, each (C, R, R) float32 in [0, 1], images BGR, written into `rows` where given.
 
     Affine and flip are the same for all arrays; `warped` alone is bent (if the request says so) and shifted in hue,
-    saturation and light. face: what `samplelib.prepare.kinds(request)` names. reference: (R, R, 3), whose colours
-    `warped` and `target` get; not used where ct_mode is none, else needed. `mask_em` is divided by its maximum.
+    saturation and light. face: what `samplelib.prepare.kinds(request)` names. reference: the face whose `colours`
+    `warped` and `target` get; not used where ct_mode is none, else needed. `mask_em` is divided by its maximum. A
+    labelled face is made by `samplelib.labelled`.
     """
     size = request.resolution
+    if rows is None:
+        rows = {name: np.empty(request.shape(name), np.float32) for name in request.names}
+    if request.labelled:
+        labelled.make(face, request, chance, reference, rows)
+        return {name: rows[name] for name in request.names}
+    if "plain" in rows:
+        _planes(_float(face["image"]), rows["plain"])
+    if request.names == ("plain",):
+        return {"plain": rows["plain"]}
     warp = warping.draw(
         chance("affine"),
         chance("bend") if request.random_warp else None,
@@ -104,8 +115,6 @@ def process(
         scale=request.scale,
         shift=request.shift,
     )
-    if rows is None:
-        rows = {name: np.empty(request.shape(name), np.float32) for name in request.names}
     if "warped" in rows or "target" in rows:
         image = _float(face["image"])
         if request.ct_mode != "none":
@@ -134,11 +143,11 @@ def _float(image: Bytes) -> Array:
     return out
 
 
-def _coloured(image: Array, mode: str, chance: Chance, reference: Bytes | None) -> Array:
+def _coloured(image: Array, mode: str, chance: Chance, reference: Prepared | None) -> Array:
     """(R, R, 3) in the colours of the reference."""
-    if reference is None:
+    if reference is None or "colours" not in reference:
         raise ValueError(f"ct_mode {mode} needs a picture to take colours from")
-    return color_transfer.apply(mode, image, _float(reference), color_transfer.draw(mode, chance("colour")))
+    return color_transfer.apply(mode, image, _float(reference["colours"]), color_transfer.draw(mode, chance("colour")))
 
 
 def _in_channels(image: Array, request: SampleRequest) -> Array:

@@ -15,11 +15,13 @@ from facelib.dfljpg import aligned_metadata, embed
 from facelib.facetype import FACE_TYPES
 from facelib.landmarks import transform_points
 from samplelib.synthetic import Aligned, aligned, frame_for, render, scenes
+from samplelib.synthetic_occluders import occluded
 from samplelib.synthetic_paint import Bytes
 from samplelib.synthetic_person import Identity, identity
 
 COMMENT = b"synthetic face, made by facesmith demo-faces; nobody's picture"
 SIZES = (64, 1024)
+OCCLUDED = 0.75
 Progress = Callable[[int, int], None]
 
 
@@ -47,13 +49,14 @@ def aligned_jpg(face: Aligned, face_type: str, name: str, *, masks: bool, qualit
 
 
 def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type: str = "whole_face", seed: int = 0, *,
-                  masks: bool = False, frames: Path | None = None, quality: int = 95, prefix: str = "",
-                  progress: Progress = lambda done, total: None) -> list[Path]:
+                  masks: bool = False, occluders: bool = False, frames: Path | None = None, quality: int = 95,
+                  prefix: str = "", progress: Progress = lambda done, total: None) -> list[Path]:
     """Writes `count` aligned JPGs of one person into `folder` and returns their paths.
 
     seed as in `synthetic.scenes`: the same seed gives every identity the same scenes. masks embeds the exact mask as
-    DFL's xseg_mask; frames is a folder for the full frames; file names begin with prefix. Raises ValueError for a
-    count, size or type out of range.
+    DFL's xseg_mask; occluders puts hands, microphones or hair in front of most faces, which the mask leaves out; frames
+    is a folder for the full frames, without them; file names begin with prefix. Raises ValueError for a count, size or
+    type out of range.
     """
     if count < 1:
         raise ValueError(f"count {count}: give 1 or more faces")
@@ -67,6 +70,8 @@ def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type:
     written = []
     for number, scene in enumerate(scenes(seed, count), start=1):
         face = aligned(who, scene, size, face_type)
+        if occluders:
+            face = with_occluders(face, seed, number)
         name = f"{prefix}{number:05d}.jpg"
         if frames:
             (frames / name).write_bytes(encode_jpg(render(who, scene, *frame).image, quality))
@@ -77,17 +82,28 @@ def write_faceset(folder: Path, who: Identity, count: int, size: int, face_type:
     return written
 
 
+def with_occluders(face: Aligned, seed: int, number: int) -> Aligned:
+    """The face with something in front of it, three times of four; the same for the same seed and number."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, number], counter=1 << 64))
+    if rng.random() >= OCCLUDED:
+        return face
+    image, mask = occluded(face.image, face.mask, transform_points(face.landmarks, face.matrix), rng)
+    return face._replace(image=image, mask=mask)
+
+
 def write_people(folder: Path, people: range, count: int, size: int, face_type: str = "whole_face", seed: int = 0, *,
-                 masks: bool = False, progress: Progress = lambda done, total: None) -> None:
+                 masks: bool = False, occluders: bool = False,
+                 progress: Progress = lambda done, total: None) -> None:
     """A faceset of many people for pretraining: `count` faces of each, every person in other scenes."""
     for place, number in enumerate(people):
         write_faceset(folder, identity(number), count, size, face_type, seed + place, masks=masks,
-                      prefix=f"person{number:04d}_",
+                      occluders=occluders, prefix=f"person{number:04d}_",
                       progress=lambda n, total, done=place * count: progress(done + n, total * len(people)))  # type: ignore[misc]
 
 
 def write_demo_workspace(folder: Path, count: int, size: int, seed: int = 0, *, face_type: str = "whole_face",
-                         people: tuple[int, int] = (0, 1), masks: bool = False, frames: bool = False,
+                         people: tuple[int, int] = (0, 1), masks: bool = False, occluders: bool = False,
+                         frames: bool = False,
                          progress: Progress = lambda done, total: None) -> None:
     """A workspace as DFL lays it out: data_src and data_dst with `count` faces each, and an empty model folder.
 
@@ -98,5 +114,5 @@ def write_demo_workspace(folder: Path, count: int, size: int, seed: int = 0, *, 
     for i, (side, number) in enumerate(zip(("data_src", "data_dst"), people, strict=True)):
         done = i * count
         write_faceset(folder / side / "aligned", identity(number), count, size, face_type, seed * 2 + i, masks=masks,
-                      frames=folder / side if frames else None,
+                      occluders=occluders, frames=folder / side if frames else None,
                       progress=lambda n, total, done=done: progress(done + n, total * 2))  # type: ignore[misc]

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from core.batch import SampleRequest
 from core.mainmemory import keep_freed
 from core.sharedbuf import Layout, SharedBuffer, attach
+from samplelib import labelled
 from samplelib.cache import FaceCache, Plan
 from samplelib.diskcache import DiskCache
 from samplelib.faceset import FaceReadError, Faceset, Sample, current
@@ -74,8 +75,8 @@ class Maker:
         self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
 
     def make(self, side: str, number: int, index: int, colours: int | None, rows: Rows, report: Report) -> None:
-        """Write sample `number` of a side, face `index`, into `rows`; colours: the face of the request's side `ct_from`
-        that it is coloured after, None without colour transfer.
+        """Write sample `number` of a side, face `index`, into `rows`; colours: the face that takes part in
+        it (see `SampleRequest.partner`), None where none does.
 
         A face whose pixels cannot be decoded is told to `report` and replaced by the next one of its set, which depends
         on nothing but the files. Raises NoUsableFaces when there is none.
@@ -83,12 +84,13 @@ class Maker:
         request = self._requests[side]
         face = self._face(side, index, self._kinds[side], request, report)
         reference = None
-        if colours is not None:
-            reference = self._face(request.ct_from, colours, ("colours",), request, report)["colours"]
 
         def chance(purpose: str) -> np.random.RandomState:
             return generator(self._seed, purpose, side, number)
 
+        partner = request.partner(side)
+        if colours is not None and partner is not None and (not request.labelled or labelled.has_backdrop(chance)):
+            reference = self._face(partner[0], colours, partner[1], request, report)
         process(face, request, chance, reference, rows)
 
     def show(self, part: str, side: str, index: int, rows: Mapping[str, npt.NDArray[np.uint8]], report: Report) -> None:

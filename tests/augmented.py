@@ -27,7 +27,7 @@ def chance(number: int) -> Any:
 
 def by_opencv(request: SampleRequest, faces: list[Pixels], first: int = 0) -> Pixels:
     """Names -> (N, C, R, R), samples `first`..., one face after the other, as a worker does."""
-    made = [process(face, request, chance(n), face.get("colours")) for n, face in enumerate(faces, first)]
+    made = [process(face, request, chance(n), face) for n, face in enumerate(faces, first)]
     return {name: np.stack([sample[name] for sample in made]) for name in request.names}
 
 

@@ -21,7 +21,7 @@ from core.drawn import draw
 from core.imagelib import color, color_transfer
 from core.torchcolor import apply_hsv, from_lab, to_lab, transfer
 from samplelib.faceset import Faceset
-from samplelib.prepare import KINDS, load, prepared
+from samplelib.prepare import load, prepared
 from samplelib.sampling import generator
 
 COUNT = 8
@@ -101,7 +101,7 @@ def test_face_types(tmp_path: Path, face_type: str) -> None:
     write_face(tmp_path / "a.jpg", noise(0, 128), mean_landmarks(128, "head"), "head")
     sample = Faceset.open(tmp_path, silent).samples[0]
     request = SampleRequest(96, face_type, flip=True)
-    faces = [dict(prepared(sample, load(sample), tuple(KINDS), request))] * COUNT
+    faces = [dict(prepared(sample, load(sample), ("image", "colours", "mask", "mask_em"), request))] * COUNT
     compare(by_torch(request, faces), by_opencv(request, faces), CLOSE)
 
 

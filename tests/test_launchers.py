@@ -39,8 +39,21 @@ UTILS = {
         ("pack", "--pack-faceset"), ("unpack", "--unpack-faceset"),
     )
 }  # fmt: skip
+XSEG = {
+    f"5_XSeg_data_{side}_{work}": [
+        "main.py", "xseg", *words, "--input-dir", f"WORKSPACE/data_{side}/aligned", *more
+    ]
+    for side in ("src", "dst")
+    for work, words, more in (
+        ("mask_fetch", ["fetch"], []), ("mask_remove", ["remove_labels"], []), ("trained_mask_remove", ["remove"], []),
+        ("trained_mask_apply", ["apply"], ["--model-dir", "WORKSPACE/model"]),
+    )
+}  # fmt: skip
 COMMANDS = {
     **UTILS,
+    **XSEG,
+    "5_XSeg_train": [*TRAIN[:-1], "XSeg"],
+    "5_XSeg_export_as_onnx": ["main.py", "exportdfm", *MODEL[:-1], "XSeg"],
     "1_clear_workspace": ["bat/env/clear.py", "WORKSPACE"],
     "4.1_data_src_view_aligned_result": ["bat/env/view.py", "WORKSPACE/data_src/aligned"],
     "5.1_data_dst_view_aligned_results": ["bat/env/view.py", "WORKSPACE/data_dst/aligned"],
@@ -78,19 +91,26 @@ DFL_WINDOWS = {  # of its list, what exists here
     "4.2) data_src util faceset pack", "4.2) data_src util faceset unpack", "5.2) data_dst util faceset pack",
     "5.2) data_dst util faceset unpack", "6) train SAEHD", "6) export SAEHD as dfm", "6) train AMP",
     "6) train AMP SRC-SRC", "6) export AMP as dfm", "6) train Quick96",
+    "5.XSeg) train", "5.XSeg) data_src mask fetch", "5.XSeg) data_dst mask fetch", "5.XSeg) data_src mask remove",
+    "5.XSeg) data_dst mask remove", "5.XSeg) data_src trained mask apply", "5.XSeg) data_dst trained mask apply",
+    "5.XSeg) data_src trained mask remove", "5.XSeg) data_dst trained mask remove",
 }  # fmt: skip
 DFL_LINUX = {
     "1_clear_workspace", "4.2_data_src_util_faceset_metadata_save", "4.2_data_src_util_faceset_metadata_restore",
     "4.2_data_src_util_faceset_pack", "4.2_data_src_util_faceset_unpack", "5.2_data_dst_util_faceset_pack",
     "5.2_data_dst_util_faceset_unpack", "6_train_SAEHD", "6_train_SAEHD_no_preview",
     "6_train_Quick96", "6_train_Quick96_no_preview",
+    "5_XSeg_train",
+    "5_XSeg_data_src_mask_fetch", "5_XSeg_data_dst_mask_fetch", "5_XSeg_data_src_mask_remove",
+    "5_XSeg_data_dst_mask_remove", "5_XSeg_data_src_trained_mask_apply", "5_XSeg_data_dst_trained_mask_apply",
+    "5_XSeg_data_src_trained_mask_remove", "5_XSeg_data_dst_trained_mask_remove",
 }  # fmt: skip
 needs_bash = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
 
 
 def twin(stem: str) -> str:
-    """`6) train SAEHD` -> `6_train_SAEHD`."""
-    return stem.replace(") ", "_").replace(" ", "_")
+    """`6) train SAEHD` -> `6_train_SAEHD`, `5.XSeg) train` -> `5_XSeg_train`: both are DFL's."""
+    return stem.replace("5.XSeg", "5_XSeg").replace(") ", "_").replace(" ", "_")
 
 
 def command(path: Path) -> str:

@@ -37,10 +37,11 @@ def run(
     sample, pixels: Pixels, request: SampleRequest, number: int = 0, reference: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     face = prepared(sample, pixels, kinds(request), request)
+    other = {}
     if reference is not None:
         size = (request.resolution, request.resolution)
-        reference = cv2.resize(reference, size, interpolation=cv2.INTER_LINEAR)
-    return process(face, request, lambda purpose: generator(1, purpose, "src", number), reference)
+        other["colours"] = np.asarray(cv2.resize(reference, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return process(face, request, lambda purpose: generator(1, purpose, "src", number), other)
 
 
 def compare_with_recording(path: Path, size: int) -> None:

@@ -35,8 +35,14 @@ def draw(rng: np.random.RandomState, power: float) -> HsvShift:
 
 def apply(shift: HsvShift, image: Array) -> Array:
     """image (H, W, 3) float32 BGR in [0, 1], shifted in OpenCV's HSV; saturation, value and result kept in [0, 1]."""
-    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), np.float32)  # hue 0 to 360
-    hsv += np.array((shift.hue, shift.saturation, shift.value), np.float32)
-    hsv[..., 0] %= 360
-    np.clip(hsv[..., 1:], 0, 1, out=hsv[..., 1:])
-    return np.clip(np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.float32), 0, 1)
+    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))  # hue 0 to 360
+    hue, saturation, value = (np.asarray(plane, np.float32) for plane in planes)  # several times as fast as together
+    hue += np.float32(shift.hue)
+    hue -= np.float32(360) * (hue >= 360)  # as a remainder, which takes half a millisecond
+    hue += np.float32(360) * (hue < 0)
+    saturation += np.float32(shift.saturation)
+    value += np.float32(shift.value)
+    for plane in (saturation, value):
+        np.clip(plane, 0, 1, out=plane)
+    shifted = cv2.cvtColor(cv2.merge((hue, saturation, value)), cv2.COLOR_HSV2BGR)
+    return np.clip(np.asarray(shifted, np.float32), 0, 1)

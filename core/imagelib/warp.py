@@ -138,6 +138,18 @@ def once(warp: Warp) -> npt.NDArray[np.float64]:
     return matrix
 
 
+def bent_maps(warp: Warp) -> tuple[Array, Array, Array]:
+    """Where each pixel lies in the source once bent and turned, x and y, and 1 where that is within the picture (else
+    the nearest of its border): three (size, size). For a warp with a bend that is made at its own size."""
+    if warp.maps is None:
+        raise ValueError("no bend was drawn for this warp")
+    matrix, size = once(warp), (warp.size, warp.size)
+    # Where the affine looks, the bend's map says where to look in the image.
+    x, y = cv2.split(cv2.warpAffine(cv2.merge(warp.maps), matrix, size, borderMode=cv2.BORDER_REPLICATE))
+    inside = cv2.warpAffine(np.ones(size, np.float32), matrix, size, flags=cv2.INTER_NEAREST)
+    return np.asarray(x, np.float32), np.asarray(y, np.float32), np.asarray(inside, np.float32)
+
+
 def apply_once(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> Array:
     """What `apply` gives, by one interpolation instead of one for the bend and one for the affine: sharper, and half
     the work. Differs by that, and by continuing a bent image beyond its border instead of seeing 0 there.
@@ -150,10 +162,10 @@ def apply_once(warp: Warp, image: Array, *, bend: bool, mask: bool = False) -> A
     matrix = once(warp)
     out: npt.NDArray[Any] = image
     if bend and warp.maps is not None:
-        # Where the affine looks, the bend's map says where to look in the image.
-        maps = cv2.warpAffine(cv2.merge(warp.maps), matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        x, y = cv2.split(maps)
-        out = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        x, y, inside = bent_maps(warp)
+        how = cv2.INTER_LINEAR if mask else cv2.INTER_CUBIC
+        out = cv2.remap(image, x, y, how, borderMode=cv2.BORDER_CONSTANT if mask else cv2.BORDER_REPLICATE)
+        out = np.asarray(out).reshape(image.shape) * inside.reshape(*size, *[1] * (image.ndim - 2)) if mask else out
     elif mask:
         out = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_CONSTANT)
     else:

@@ -1,0 +1,101 @@
+"""What the U-Net of XSeg is made of besides convolutions: filter response normalisation with a learned threshold (Singh
+and Krishnan 2020) and blur pooling (Zhang 2019), as DFL computes them.
+
+Norm, affine and threshold are one function with a gradient of its own. On a processor it goes over a picture in pieces
+that stay in the cache: written as a chain of operations it took longer than the convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1 << 17  # numbers: input, gradient, result and scratch of a piece are 2 MB
+
+
+def norm_threshold(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
+    """max(x / sqrt(mean of x^2 over space + |eps|) * weight + bias, tau) of x (N, C, H, W), for each sample and
+    channel. weight, bias, tau: (C,); eps: (1,). channels_last out."""
+    result: Tensor = _NormThreshold.apply(x, weight, bias, eps, tau)
+    return result
+
+
+class _NormThreshold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        out = torch.empty_like(x)
+        pixels, drawn = _pixels(x), _pixels(out)
+        power = x.new_zeros(len(x), 1, x.shape[1])
+        for place in _places(pixels):
+            piece = pixels[place]
+            power[place[0]] += torch.mul(piece, piece, out=drawn[place]).sum(1, keepdim=True)
+        root = (power / pixels.shape[1] + eps.abs()).rsqrt()  # (N, 1, C)
+        scale = root * weight
+        for place in _places(pixels):
+            torch.addcmul(bias, pixels[place], scale[place[0]], out=drawn[place])
+            torch.maximum(drawn[place], tau, out=drawn[place])
+        ctx.save_for_backward(x, weight, bias, eps, tau, root)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        x, weight, bias, eps, tau, root = ctx.saved_tensors
+        given = _pixels(gradients[0].contiguous(memory_format=torch.channels_last))
+        pixels, scale = _pixels(x), root * weight
+        result = torch.empty_like(x)
+        drawn = _pixels(result)
+        whole, passed, along = (torch.zeros_like(root) for _ in range(3))
+        for place in _places(pixels):
+            piece, out, n = pixels[place], drawn[place], place[0]
+            scratch = torch.addcmul(bias, piece, scale[n])
+            torch.ge(scratch, tau, out=scratch)  # where they are equal the gradient is x's, as in TensorFlow
+            torch.mul(given[place], scratch, out=out)
+            whole[n] += given[place].sum(1, keepdim=True)
+            passed[n] += out.sum(1, keepdim=True)
+            along[n] += torch.mul(out, piece, out=scratch).sum(1, keepdim=True)
+        fall = root**3 * weight * along  # what the norm takes from its own numbers
+        for place in _places(pixels):
+            n = place[0]
+            drawn[place].mul_(scale[n]).addcmul_(pixels[place], fall[n], value=-1 / pixels.shape[1])
+        return (
+            result, (root * along).sum((0, 1)), passed.sum((0, 1)), (-0.5 * eps.sign() * fall.sum()).view(1),
+            (whole - passed).sum((0, 1)),
+        )  # fmt: skip
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W), channels_last -> (N, H * W, C), the same memory."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
+
+
+def _places(pixels: Tensor) -> Iterator[tuple[slice, slice]]:
+    """The pieces of (N, P, C) to work on at a time: on a card all at once."""
+    samples, count, channels = pixels.shape
+    if pixels.device.type != "cpu":
+        yield slice(samples), slice(count)
+        return
+    step = max(1, CHUNK // channels)
+    for sample in range(samples):
+        for start in range(0, count, step):
+            yield slice(sample, sample + 1), slice(start, start + step)
+
+
+def blur_kernel(size: int) -> Tensor:
+    """(size, size) of binomial weights that add up to 1."""
+    row = torch.ones(1)
+    for _ in range(size - 1):
+        row = F.pad(row, (0, 1)) + F.pad(row, (1, 0))
+    return torch.outer(row, row) / row.sum() ** 2
+
+
+def blur_pool(x: Tensor, size: int) -> Tensor:
+    """Halves the side of x (N, C, H, W): a binomial kernel of `size` pixels moved by 2, zeros around the picture."""
+    before, after = (size - 1) // 2, size // 2
+    channels = x.shape[1]
+    weight = blur_kernel(size).to(x).expand(channels, 1, size, size).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=2, groups=channels)

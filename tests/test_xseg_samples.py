@@ -1,0 +1,152 @@
+"""Samples of labelled faces: the filters against DeepFaceLab's, labels, the order of work, workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from labelled_faces import make_labelled, polygons
+from sample_faces import mean_landmarks, noise, write_face
+
+from core.batch import SampleRequest
+from core.imagelib import wear
+from samplelib import labelled
+from samplelib.faceset import Faceset, FacesetError
+from samplelib.loader import Loader
+from samplelib.prepare import prepare
+from samplelib.sampling import generator
+
+REQUEST = SampleRequest(64, "whole_face", names=("image", "label"), flip=True, scale=0.05)
+
+
+def silent(_: str) -> None:
+    """Nobody listens."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filters(shared: Path, seed: int) -> None:
+    """Draws and pictures, as DFL made them with generators of those seeds."""
+    recorded = np.load(shared / "golden" / "samples" / "filters.npz")
+    image, size = recorded["img"], len(recorded["img"])
+
+    def rng() -> np.random.RandomState:
+        return np.random.RandomState(seed)
+
+    def check(name: str, found: np.ndarray, atol: float = 2e-6) -> None:
+        np.testing.assert_allclose(found, recorded[f"s{seed}_{name}"].reshape(found.shape), atol=atol, err_msg=name)
+
+    check("hsv", wear.apply_colours(wear.draw_hsv(rng()), image), 1e-5)
+    check("rgb_levels", wear.apply_levels(wear.draw_levels(rng()), image), 1e-5)
+    sharpen = wear.draw_sharpen(rng())
+    check("sharpen", image if sharpen is None else wear.apply_sharpen(sharpen, image), 2e-5)
+    motion, blur = wear.draw_motion(rng(), chance=100), wear.draw_blur(rng(), largest=7)
+    assert motion is not None
+    check("motion", wear.apply_motion(motion, image))
+    check("gauss", image if blur is None else wear.apply_blur(blur, image))
+    for name, smooth in (("nearest", False), ("bilinear", True)):
+        shrink = wear.draw_shrink(rng(), size, smooth, chance=100)
+        assert shrink is not None
+        check(name, wear.apply_shrink(shrink, image))
+    quality = wear.draw_jpeg(rng(), chance=100)
+    assert quality is not None
+    check("jpeg", wear.apply_jpeg(quality, image), 0.02)
+    check("circle_faded", wear.circle_mask(wear.draw_circle(rng(), size), size), 1e-5)
+
+
+def test_a_change_keeps_to_its_circle() -> None:
+    image, changed = np.zeros((64, 64, 3), np.float32), np.ones((64, 64, 3), np.float32)
+    mixed = wear.within(wear.Circle(20, 40, 5, 10), image, changed)
+    assert mixed[20, 40].min() > 0.999 and mixed[20, 20].max() == 0 and 0.4 < mixed[20, 50, 0] < 0.6
+
+
+@pytest.mark.parametrize("kernel", [65, 127, 255])
+def test_a_flare_is_the_blur_that_it_stands_for(kernel: int) -> None:
+    image = noise(3, 256).astype(np.float32) / 255
+    part = np.zeros((256, 256), np.float32)
+    part[60:200, 40:180] = 1
+    exact = image + cv2.GaussianBlur(image * part[..., None], (kernel, kernel), 0)
+    assert np.abs(wear.apply_flare(kernel, image, part) - exact).max() < 0.012
+
+
+def test_polygons_that_exclude_lie_over_those_that_include(tmp_path: Path) -> None:
+    folder = make_labelled(tmp_path, 1, 64)
+    face = prepare(Faceset.open(folder, silent)[0], ("image", "label"), REQUEST)
+    assert face["label"][30, 20] == 255 and face["label"][32, 32] == 0 and face["label"][5, 5] == 0
+
+
+def test_polygons_count_before_masks_and_masks_where_there_are_no_polygons(tmp_path: Path) -> None:
+    said: list[str] = []
+    both, masks, plain = (
+        Faceset.open(make_labelled(tmp_path / kind, 3, kind=kind), silent) for kind in ("both", "mask", "plain")
+    )
+    assert len(labelled.choose([plain, both, masks], said.append)) == 3
+    fallback = labelled.choose([plain, masks], said.append)
+    assert said == ["Using 3 segmented samples.", "Using 3 xseg labeled samples."]
+    assert {sample.path.parent.name for sample in fallback} == {"mask"}
+    face = prepare(fallback[0], ("label",), REQUEST)
+    assert face["label"][10, 32] == 255 and face["label"][50, 32] == 0
+    with pytest.raises(FacesetError, match=r"No segmented faces found, among 3 .*editor.*apply"):
+        labelled.choose([plain], said.append)
+
+
+def test_a_label_that_is_gone_is_told(tmp_path: Path) -> None:
+    folder = make_labelled(tmp_path, 2, 64)
+    faces = Faceset.open(folder, silent)
+    write_face(folder / "00000.jpg", noise(0, 64), mean_landmarks(64))
+    told: list[str] = []
+    with Loader({"face": faces}, {"face": REQUEST}, 2, seed=1, workers=0, warn=told.append) as loader:
+        next(loader)
+    assert any("not labelled any more" in line for line in told)
+
+
+def test_a_sample_is_a_face_and_its_label(tmp_path: Path) -> None:
+    """The label is of 0 and 1, both are turned alike, and all of it comes in the same bytes again."""
+    samples = Faceset.open(make_labelled(tmp_path, 2), silent)
+    faces = [prepare(sample, ("image", "label"), REQUEST) for sample in samples]
+    image = np.where(faces[0]["label"][..., None] > 0, 255, 0).repeat(3, -1).astype(np.uint8)
+    white = {"image": image, "label": faces[0]["label"]}
+    for number in range(8):
+
+        def chance(purpose: str, number: int = number) -> np.random.RandomState:
+            return generator(5, purpose, "face", number)
+
+        rows = {"image": np.empty((3, 64, 64), np.float32), "label": np.empty((1, 64, 64), np.float32)}
+        again = {name: array.copy() for name, array in rows.items()}
+        for made in (rows, again):
+            labelled.make(white, REQUEST, chance, faces[1], made)
+        assert all(np.array_equal(rows[name], again[name]) for name in rows)
+        assert set(np.unique(rows["label"])) == {0.0, 1.0}
+        assert rows["image"].min() >= 0 and rows["image"].max() <= 1
+        inside = rows["label"][0] > 0
+        assert rows["image"][:, inside].mean() > rows["image"][:, ~inside].mean()
+
+
+def test_any_number_of_workers_makes_the_same_samples_of_two_folders(tmp_path: Path) -> None:
+    one = Faceset.open(make_labelled(tmp_path / "one", 3), silent)
+    two = Faceset.open(make_labelled(tmp_path / "two", 2, first_seed=9), silent)
+    faces = labelled.choose([one, two], silent)
+    requests = {"face": REQUEST, "src": SampleRequest(64, "whole_face", names=("plain",))}
+
+    def batches(workers: int, cache: int) -> list[dict[str, np.ndarray]]:
+        with Loader({"face": faces, "src": one}, requests, 3, seed=4, workers=workers, warn=print,
+                    cache_bytes=cache) as loader:  # fmt: skip
+            return [
+                {f"{side}/{name}": array.copy() for side, arrays in next(loader).items()
+                 for name, array in arrays.items()}
+                for _ in range(3)
+            ]  # fmt: skip
+
+    alone, helped = batches(0, 1 << 20), batches(2, 0)
+    for a, b in zip(alone, helped, strict=True):
+        assert a.keys() == b.keys() == {"face/image", "face/label", "src/plain"}
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_polygons_beyond_the_picture_are_cut(tmp_path: Path) -> None:
+    far = {"seg_ie_polys": {"polys": [{"type": 1, "pts": np.array([[-50, -50], [200, -50], [200, 30], [-50, 30]])}]}}
+    write_face(tmp_path / "a.jpg", noise(0, 64), mean_landmarks(64), **far)
+    face = prepare(Faceset.open(tmp_path, silent)[0], ("label",), REQUEST)
+    assert face["label"][20].min() == 255 and face["label"][40].max() == 0
+    assert polygons(64)["seg_ie_polys"]
