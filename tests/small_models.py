@@ -10,6 +10,7 @@ import numpy as np
 from core.batch import Batch, Side
 from models import MODELS, ModelSpec, Task
 from models.common import fixed
+from models.xseg import make_spec
 
 DIMS = {"ae_dims": 8, "e_dims": 4, "d_dims": 6, "d_mask_dims": 4}
 SIZES: dict[str, dict[str, Any]] = {
@@ -18,6 +19,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "SAEHDBW": {"archi": "liae-ud", "face_type": "wf", **DIMS},
     "Quick96": {},
     "Quick64": {},
+    "XSeg": {},
 }
 """Smaller than the prompts allow: a stored model is believed. Where sizes are settled, `spec_of` has smaller ones."""
 
@@ -28,13 +30,14 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "SAEHDBW": GAN,
     "Quick96": {"clipgrad": True},
     "Quick64": {},
+    "XSeg": {},
 }
 """Options that switch on all that has a state of its own."""
 
 
 def spec_of(name: str) -> ModelSpec:
     """The model, with a small network where its sizes are settled."""
-    spec = MODELS[name]
+    spec = make_spec(base=4) if name == "XSeg" else MODELS[name]
     settled = {row.key for row in spec.rows if row.ask == "fixed"}
     wanted = {key: value for key, value in (DIMS | {"resolution": 64}).items() if key in settled}
     return replace(spec, rows=tuple(row for row in spec.rows if row.key not in wanted) + fixed(**wanted))
