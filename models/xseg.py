@@ -21,6 +21,7 @@ from core.modeldir import ModelError, Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import LrDropout, RMSprop
 from core.options import RESTART, Option, Values
+from core.torchcolor import in_channels
 from models.common import LONG_NAMES, altered, fixed, pick, unasked
 from models.pages import rows_of
 from models.running import RUNNING, preview_rows
@@ -29,7 +30,6 @@ from models.xsegnet import XSegNet, init
 
 RESOLUTION, BASE = 256, 32
 RATE = 1e-4
-GREY = (0.114, 0.587, 0.299)  # of blue, green and red: ITU-R BT.601
 GREEN = (0.0, 1.0, 0.0)
 
 
@@ -114,7 +114,7 @@ class XSegTask(Task):
         """(N,) losses, the logits (N, 1, R, R) and what they should be after the sigmoid."""
         if self.pretraining:
             image = self.upload(batch.face.warped, "warped")
-            wanted, logits = _grey(image), self.net(image, skips=False)
+            wanted, logits = in_channels(image, 1), self.net(image, skips=False)
             drawn = logits.sigmoid()
             total = 10 * losses.mean_square(wanted, drawn)
             for share in (11.6, 23.2):
@@ -198,11 +198,6 @@ class XSegTask(Task):
             if stem not in parts and optimizer.torn:
                 optimizer.forget()
         return [note for note in notes if note]
-
-
-def _grey(image: Tensor) -> Tensor:
-    """(N, 3, H, W) BGR -> (N, 1, H, W)."""
-    return (image * image.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _over_green(image: Tensor, mask: Tensor) -> Tensor:
