@@ -9,24 +9,12 @@ Nothing is deleted before what replaces it was written, flushed to the disk and 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TextIO
 
-from core.disk import DISK, Disk, remedy
-from core.options import Option, resolve
-from core.prompts import Terminal, ask_row
-from core.values import parse_sets
+from core.options import Option
 from mainscripts.flags import folder
-from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse
-
-# What reads pictures is imported by the work that needs it: --help is to answer at once.
-AGAIN = "Nothing is lost: start it again to go on."
-Say = Callable[[str], None]
-Report = Callable[[int, int], None]
+from mainscripts.job import Job, run_job
+from mainscripts.verb import EXIT_FAILED, EXIT_OK
 
 PERSONS = Option(
     "person_faceset", "bool", "subdirectories found, process as person faceset?",
@@ -74,50 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Does one of the works; see main.main for the exit codes. 1 also where a picture could not be
     restored or unpacked."""
-
-    def work() -> int:
-        try:
-            return int(args.work(Job(args, sys.stdin, sys.stdout, DISK)))
-        except KeyboardInterrupt:
-            print(f"\nStopped. {AGAIN}", file=sys.stderr, flush=True)
-            return EXIT_LEFT
-        except OSError as error:  # of a disk that is full it says neither where nor what to do
-            why = f"{error.filename or args.input_dir}: {error.strerror or error}. "
-            return refuse(f"{why}{remedy(error.errno, args.input_dir)}{AGAIN}")
-
-    return guarded(work)
-
-
-class Job:
-    """One call of the verb: its folder, whom to ask, where to say what."""
-
-    def __init__(self, args: argparse.Namespace, stdin: TextIO, stdout: TextIO, disk: Disk) -> None:
-        self.folder: Path = args.input_dir
-        self.given = parse_sets(args.sets)
-        resolve((PERSONS, DELETE), self.given, {}, {})  # a wrong answer is told before any work
-        self.terminal: Terminal | None = find_terminal(stdin, stdout, args.ask)
-        from rich.console import Console
-
-        self.console = Console(file=stdout)
-        self.disk = disk
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def answer(self, row: Option, unasked: bool) -> bool:
-        """The answer given in advance, or asked for; `unasked` where there is nobody to ask."""
-        if row.key in self.given:
-            return bool(row.parse(self.given[row.key]))
-        return unasked if self.terminal is None else bool(ask_row(self.terminal, row, row.default))
-
-    @contextmanager
-    def progress(self, what: str) -> Iterator[Report]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    return run_job(args.work, args, (PERSONS, DELETE))
 
 
 def save(job: Job) -> int:

@@ -9,31 +9,20 @@ Only the face data of the JPGs are changed: no pixel, and nothing else that stan
 from __future__ import annotations
 
 import argparse
-import hashlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from core.disk import DISK, remedy
-from core.modeldir import ModelDir, ModelError
-from core.options import Option, resolve
-from core.prompts import Terminal, ask_row
-from core.values import parse_sets
+from core.options import Option
 from facelib.facetype import SHORT
 from mainscripts.flags import folder
-from mainscripts.verb import EXIT_FAILED, EXIT_LEFT, EXIT_OK, find_terminal, guarded, refuse
-from samplelib import masking
-from samplelib.faceset import Faceset
+from mainscripts.job import Job, run_job
+from mainscripts.verb import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from models.xseg import XSegTask
+    import numpy as np
 
-Report = Callable[[int, int], None]
+    from core.modeldir import ModelDir
+    from models.xseg import XSegTask
+    from samplelib.masking import Outcome
 
 FACE_TYPE = Option(
     "face_type", "choice", "Face type",
@@ -88,55 +77,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does one command; see main.main for the exit codes. 1 also where a face could not be changed."""
-
-    def work() -> int:
-        job = Job(args, sys.stdin, sys.stdout)
-        try:
-            return {"apply": apply, "remove": remove, "remove_labels": remove, "fetch": fetch}[args.command](job)
-        except KeyboardInterrupt:
-            print("\nStopped. Nothing is lost: start it again to go on.", file=sys.stderr, flush=True)
-            return EXIT_LEFT
-        except OSError as error:
-            why = f"{error.filename or args.input_dir}: {error.strerror or error}. "
-            return refuse(f"{why}{remedy(error.errno, args.input_dir)}Start it again to go on.")
-
-    return guarded(work)
+    work = {"apply": apply, "remove": remove, "remove_labels": remove, "fetch": fetch}[args.command]
+    return run_job(work, args, COMMANDS[args.command][1])
 
 
-class Job:
-    """One call of the verb: its folder, whom to ask, where to say what."""
-
-    def __init__(self, args: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
-        self.args, self.folder = args, args.input_dir
-        (self.row,) = COMMANDS[args.command][1]
-        self.given = parse_sets(args.sets)
-        resolve((self.row,), self.given, {}, {})  # a wrong answer is told before any work
-        self.terminal: Terminal | None = find_terminal(stdin, stdout, args.ask)
-        self.console = Console(file=stdout)
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def answer(self, unasked: object) -> object:
-        """The answer given in advance, or asked for; `unasked` where there is nobody to ask."""
-        if self.row.key in self.given:
-            return self.row.parse(self.given[self.row.key])
-        return unasked if self.terminal is None else ask_row(self.terminal, self.row, self.row.default)
-
-    @contextmanager
-    def progress(self, what: str) -> Iterator[Report]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-    def end(self, outcome: masking.Outcome) -> int:
-        for line in outcome.problems:
-            self.say(line)
-        return EXIT_FAILED if outcome.problems else EXIT_OK
+def _end(job: Job, outcome: Outcome) -> int:
+    for line in outcome.problems:
+        job.say(line)
+    return EXIT_FAILED if outcome.problems else EXIT_OK
 
 
 def apply(job: Job) -> int:
+    import hashlib
+
+    import numpy as np
+
+    from core.modeldir import ModelDir
+    from samplelib import masking
+    from samplelib.faceset import Faceset
+
     masking.refuse_pack(job.folder)
     directory = ModelDir(job.args.model_dir, "XSeg", "XSeg")
     faces = Faceset.open(job.folder, job.say)
@@ -155,12 +114,13 @@ def apply(job: Job) -> int:
     done.over()
     same = f", {outcome.same:,} had theirs already" if outcome.same else ""
     job.say(f"{outcome.changed:,} faces got their mask{same}.")
-    return job.end(outcome)
+    return _end(job, outcome)
 
 
 def _load(directory: ModelDir, job: Job) -> tuple[XSegTask, str | None, str]:
     """The model as last saved, DFL's long name of its face type (None: any), and PyTorch's name of the device."""
     from core import device as devices
+    from core.modeldir import ModelError
     from models import MODELS
     from models.xseg import XSegTask
 
@@ -184,25 +144,29 @@ def _load(directory: ModelDir, job: Job) -> tuple[XSegTask, str | None, str]:
         job.say(note)
     if options:
         return task, SHORT[values["face_type"]], device.torch_name
-    chosen = str(job.answer("same"))
+    chosen = str(job.answer(FACE_TYPE, "same"))
     return task, None if chosen == "same" else SHORT[chosen], device.torch_name
 
 
 def remove(job: Job) -> int:
+    from samplelib import masking
+
     labels = job.args.command == "remove_labels"
     key, what = (masking.LABELS, "labelled polygons") if labels else (masking.MASK, "an applied mask")
     with job.progress("Reading") as report:
         found = masking.holding(masking.jpegs(job.folder), key, job.say, report)
     job.say(f"{len(found):,} faces with {what}.")
-    if not found or not job.answer(True):
+    if not found or not job.answer(REMOVE_LABELS if labels else REMOVE, True):
         return EXIT_OK
     with job.progress("Removing") as report:
         outcome = masking.remove(found, key, report)
     job.say(f"Removed from {outcome.changed:,} faces.")
-    return job.end(outcome)
+    return _end(job, outcome)
 
 
 def fetch(job: Job) -> int:
+    from samplelib import masking
+
     target = job.folder.with_name(f"{job.folder.name}_xseg")
     with job.progress("Reading") as report:
         found = masking.holding(masking.jpegs(job.folder), masking.LABELS, job.say, report)
@@ -212,10 +176,10 @@ def fetch(job: Job) -> int:
     with job.progress("Copying") as report:
         outcome = masking.fetch(found, target, report)
     job.say(f"{target}: {outcome.changed + outcome.same:,} labelled faces.")
-    if not outcome.problems and job.answer(False):
+    if not outcome.problems and job.answer(DELETE, False):
         for path in found:
-            DISK.unlink(path)
+            job.disk.unlink(path)
         job.say(f"{len(found):,} files deleted from {job.folder}.")
     elif job.terminal is None and not job.given:
         job.say(f"The files stay where they were: --set {DELETE.key}=y deletes them.")
-    return job.end(outcome)
+    return _end(job, outcome)
