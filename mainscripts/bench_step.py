@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     except (OptionError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 2
-    assert isinstance(task, SwapTask)
+    if not isinstance(task, SwapTask):
+        return refuse(f"--model: {spec.name} draws no faces. For XSeg there is bench xseg.", EXIT_USAGE)
     batch = random_batch(values["resolution"], values["batch_size"], task.net.channels)
     steps, floors = measure(partial(step, task, batch), Floor(task, batch), args.rounds)
     result = {

@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     exact = truth(identity(0), identity(1), HELD_OUT_SEED, args.held_out, resolution, face_type)
     face = exact.dst_mask * exact.swap_mask
     task = spec.build(values, seed=args.seed)
-    assert isinstance(task, SwapTask)
+    if not isinstance(task, SwapTask):
+        print(f"Error: --model: {spec.name} swaps no faces. For XSeg there is bench xseg.", file=sys.stderr)
+        return 2
     dst, swap = (
         in_channels(torch.from_numpy(pictures), task.net.channels).numpy() for pictures in (exact.dst, exact.swap)
     )
