@@ -1,8 +1,8 @@
 """What the U-Net of XSeg is made of besides convolutions: filter response normalisation with a learned threshold (Singh
 and Krishnan 2020) and blur pooling (Zhang 2019), as DFL computes them.
 
-Norm, affine and threshold are one function with a gradient of its own. On a processor it goes over a picture in pieces
-that stay in the cache: written as a chain of operations it took longer than the convolutions.
+Norm, affine and threshold are one function with a gradient of its own: written as a chain of operations it took longer
+than the convolutions. On a processor it goes over one picture after the other, which needs the least scratch memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1 << 17  # numbers: input, gradient, result and scratch of a piece are 2 MB
+CHUNK = 1 << 21  # numbers: smaller pieces mean more waits of threads for each other, dear where cores are shared
 
 
 def norm_threshold(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
