@@ -84,6 +84,8 @@ class ConsoleSink:
             self._ms = event.ms
             self._more.stepped(event)
             line = iteration_line(self._clock(), event.iteration, event.ms, event.losses) + self._saving
+            if self._live and len(line) >= self._width():
+                line = line[len("[12:34:56]") :]  # rather the losses than the time
             if self._live:
                 self._overwrite(line + self._more.fields(self._columns() - len(line)))
             elif self._due():

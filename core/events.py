@@ -88,6 +88,13 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """Training stands still until somebody answers: what is asked, and where. Empty: it goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Staged:
     """A stage of the start begins or, with its `seconds`, has ended, well or failed."""
 
@@ -131,7 +138,7 @@ class Stopped:
 
 
 Progress = Started | Stepped | Previewed | Saving | Saved | BackedUp | TargetReached | Stopped
-Event = Progress | Noted | Staged | Advanced | Warned | Failed
+Event = Progress | Noted | Waits | Staged | Advanced | Warned | Failed
 
 
 CommandName = Literal["save", "backup", "preview", "options", "stop"]

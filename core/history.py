@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.batch import Captions, Page
-from core.events import BackedUp, Event, Previewed, Started, Stepped
+from core.events import BackedUp, Event, Previewed, Started, Stepped, Waits
 from core.preview import Picture, Shot, draw_page, draw_shot
 from core.thinning import Thinned
 
@@ -38,6 +38,7 @@ class Board:
         self.pages: list[Page] = []
         self.drawn_at = 0
         self.captions: Captions = {}
+        self.waits = ""  # for whose answer training stands still
         self._losses = np.empty((0, 0), np.float32)  # (losses, room): a loss is contiguous, the graph wants it so
         self._count = 0
 
@@ -47,7 +48,7 @@ class Board:
         return self._losses[:, : self._count].T
 
     def take(self, event: Event) -> None:
-        """Note what a Started, Stepped or Previewed event says."""
+        """Note what a Started, Stepped, Previewed or Waits event says."""
         if isinstance(event, Started):
             self.names, self.iteration = tuple(event.loss_names), event.iteration
             history = np.asarray(event.history, np.float32)
@@ -71,6 +72,8 @@ class Board:
             self.iteration = event.iteration
         elif isinstance(event, Previewed) and not event.history and event.pages:
             self.pages, self.drawn_at, self.captions = event.pages, event.iteration, event.captions
+        elif isinstance(event, Waits):
+            self.waits = event.text
 
     def draw(self, index: int, *, pages: Sequence[Page] | None = None, last: int = 0, keys: bool = True) -> Picture:
         """Page `index` with the graph. pages: others than the latest (those of the preview history)."""
@@ -82,7 +85,7 @@ class Board:
             self.iteration,
             last=last,
             keys=keys,
-            drawn_at=self.drawn_at if keys else None,
+            note=f"drawn at iteration {self.drawn_at}" if keys else "",
         )
 
 
@@ -95,7 +98,7 @@ class Board:
             self.names,
             self.iteration,
             last=last,
-            drawn_at=self.drawn_at,
+            note=self.waits or f"drawn at iteration {self.drawn_at}",
             captions=self.captions.get(self.pages[index][0], ()),
             width=width,
         )

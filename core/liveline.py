@@ -77,7 +77,7 @@ class LiveLine:
         if mean <= 0:
             return ""
         rate = 1000 / mean
-        return f"[{rate:.3g} it/s]" if rate >= 1 else f"[{mean / 1000:.3g} s/it]"
+        return f"[{_three(rate)} it/s]" if rate >= 1 else f"[{_three(mean / 1000)} s/it]"
 
     def _left(self) -> str:
         iterations = self._target - self._iteration
@@ -92,3 +92,8 @@ class LiveLine:
         if self._clock() - self._asked >= MEMORY_S:
             self._asked, self._held = self._clock(), self._memory()
         return "" if self._held is None else f"[{self._held / 1e9:.1f} GB]"
+
+
+def _three(number: float) -> str:
+    """In three digits, so that the line does not jump: 1.90, 12.3, 123."""
+    return f"{number:.{max(0, 2 - max(0, math.floor(math.log10(number))))}f}" if number > 0 else "0"

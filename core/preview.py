@@ -125,15 +125,15 @@ def draw_page(
     *,
     last: int = 0,
     keys: bool = True,
-    drawn_at: int | None = None,
+    note: str = "",
 ) -> Picture:
     """The whole picture of page `index`; all pages of one list come out in one size.
 
-    keys: with the two lines naming the window's keys. drawn_at: iteration of the weights that drew the pages.
+    keys: with the two lines naming the window's keys. note: at the end of the line that names the page.
     """
     tiles = _place(grid(pages[index][1]), common_size(pages))
     width = max(MIN_WIDTH, tiles.shape[1])
-    lines = _lines(pages, index, keys, drawn_at)
+    lines = _lines(pages, index, keys, note)
     return compose(tiles, loss_graph(history, names, width, GRAPH_HEIGHT, iteration, last), lines)
 
 
@@ -145,7 +145,7 @@ def draw_shot(
     iteration: int,
     *,
     last: int = 0,
-    drawn_at: int | None = None,
+    note: str = "",
     captions: Sequence[Sequence[str]] = (),
     width: int = 0,
 ) -> Shot:
@@ -165,15 +165,14 @@ def draw_shot(
         if text
     )
     wanted = common_size(pages, MAX_TILES[1])
-    lines = _lines(pages, index, True, drawn_at)
+    lines = _lines(pages, index, True, note)
     graph = loss_graph(history, names, max(MIN_WIDTH, width or wanted[0]), GRAPH_HEIGHT, iteration, last)
     head = _above(graph, lines)
     return Shot(head, tiles, (max(MIN_WIDTH, wanted[0]), head.shape[0] + wanted[1]), labels)
 
 
-def _lines(pages: Sequence[Page], index: int, keys: bool, drawn_at: int | None) -> list[str | tuple[str, str]]:
+def _lines(pages: Sequence[Page], index: int, keys: bool, note: str) -> list[str | tuple[str, str]]:
     lines: list[str | tuple[str, str]] = list(KEY_LINES) if keys else []
-    note = "" if drawn_at is None else f"drawn at iteration {drawn_at}"
     return [*lines, (f'Preview: "{pages[index][0]}" [{index + 1}/{len(pages)}]', note)]
 
 

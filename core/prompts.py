@@ -192,6 +192,12 @@ class Shelf(Protocol):
         """Returns what to say. Raises OptionError where that cannot be."""
 
 
+MODELS_HELP = (
+    "A number or a name takes a saved model, Enter the latest. Another name makes a new one. r renames a model, d "
+    "moves one into a trash folder."
+)
+
+
 def ask_model_name(terminal: Terminal, shelf: Shelf) -> str:
     """The name of a saved model (by number or name) or of a new one; `r` and `d` rename and delete."""
     while True:
@@ -204,7 +210,7 @@ def ask_model_name(terminal: Terminal, shelf: Shelf) -> str:
         lines = ("Choose one of saved models, or enter a name to create a new model.", "[r] : rename", "[d] : delete")
         for line in (*lines, "", *(f"[{number}] : {name}" for number, name in enumerate(names))):
             terminal.say(f"{line} - latest" if line.startswith("[0]") else line)
-        answer = ask(terminal, " : ", partial(_chosen, names, others=True), choices=names, back=False)
+        answer = ask(terminal, " : ", partial(_chosen, names, others=True), MODELS_HELP, names, back=False)
         if answer not in RESERVED_NAMES:
             return answer
         try:
@@ -230,18 +236,26 @@ def _chosen(names: Sequence[str], answer: str, others: bool = False) -> str:
     return check_name(answer)
 
 
+def _which(terminal: Terminal, what: str, names: Sequence[str]) -> str:
+    """A saved model; nothing leads back to the list."""
+
+    def parse(answer: str) -> str:
+        if not answer:
+            raise Back
+        return _chosen(names, answer)
+
+    prompt = f"Enter the name of the model you want to {what} : "
+    return ask(terminal, prompt, parse, "A number or a name. Enter alone goes back to the list.", names, back=True)
+
+
 def _rename(terminal: Terminal, shelf: Shelf, names: Sequence[str]) -> None:
-    old = ask(
-        terminal, "Enter the name of the model you want to rename : ", partial(_chosen, names), choices=names, back=True
-    )
+    old = _which(terminal, "rename", names)
     new = ask(terminal, "Enter new name of the model : ", check_name, back=True)
     terminal.say(shelf.rename(old, new))
 
 
 def _delete(terminal: Terminal, shelf: Shelf, names: Sequence[str]) -> None:
-    name = ask(
-        terminal, "Enter the name of the model you want to delete : ", partial(_chosen, names), choices=names, back=True
-    )
+    name = _which(terminal, "delete", names)
     terminal.say(shelf.about(name))
     sure = Option(
         "delete", "bool", f"Move {name} to the trash folder?",

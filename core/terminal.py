@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from core.prompts import KEYS, AnswerError, Kind, Leave
 
@@ -20,11 +21,24 @@ ESC_SECONDS = 0.1
 
 class KeyboardTerminal:
     """A person: line editing, recall (Up, Down) and completion (Tab) by prompt_toolkit. Esc, Ctrl-C, Ctrl-D and a
-    closed terminal leave."""
+    closed terminal leave.
+
+    gone: looked at all the while, where a training waits for the answer: a signal or the window may end what the
+    question is about. patience: seconds without a key after which nobody is there. Both leave too.
+    """
 
     strict = False
 
-    def __init__(self, stdin: TextIO, stdout: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stdin: TextIO,
+        stdout: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        gone: Callable[[], bool] | None = None,
+        patience: float = math.inf,
+    ) -> None:
+        self._gone, self._patience, self._last = gone, patience, clock()
         # Asking where the cursor is stalls terminals that do not answer (serial lines, recorders).
         os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
         from prompt_toolkit import PromptSession
@@ -49,10 +63,38 @@ class KeyboardTerminal:
             self._told = True
             self.say(KEYS, "help")
         words = WordCompleter(list(choices), ignore_case=True, sentence=True) if choices else None
+        settings: dict[str, Any] = {"completer": words, "complete_while_typing": False}
+        if self._gone is not None:
+            # In the main thread asyncio would take the signals, which are the training's.
+            settings |= {"pre_run": self._watch, "in_thread": True}
         try:
-            return self._session.prompt(prompt, completer=words, complete_while_typing=False)
+            return self._session.prompt(prompt, **settings)
         except (KeyboardInterrupt, EOFError):
             raise Leave from None
+        except OSError:
+            if self._gone is None:
+                raise
+            raise Leave from None  # the terminal was closed
+
+    def _watch(self) -> None:
+        """Beside the question: leaves when what it is about has gone, or nobody is there."""
+        import asyncio
+
+        app, text = self._session.app, self._session.default_buffer
+        self._last = self._clock()
+
+        async def look() -> None:
+            before = text.text
+            while not app.is_done:
+                await asyncio.sleep(0.2)
+                if text.text != before:
+                    before, self._last = text.text, self._clock()
+                if self._gone is not None and (self._gone() or self._clock() - self._last > self._patience):
+                    if not app.is_done:
+                        app.exit(exception=KeyboardInterrupt())
+                    return
+
+        app.create_background_task(look())
 
     def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         """Other keys than Enter are kept for the next question."""
@@ -67,6 +109,7 @@ class KeyboardTerminal:
         keys = leaving_keys()
 
         @keys.add("enter")
+        @keys.add("c-j")
         def _entered(event: KeyPressEvent) -> None:
             event.app.exit(result=True)
 
@@ -114,13 +157,21 @@ def leaving_keys() -> KeyBindings:
 
 
 class WatchedTerminal:
-    """A person who is asked while a training waits. Leaves as soon as `gone()`, which is looked at all the while: a
-    signal or the window may end what the question is about."""
+    """A person whose terminal can show nothing but lines, asked while a training waits. gone, patience: as of
+    `KeyboardTerminal`."""
 
     strict = False
 
-    def __init__(self, stdin: TextIO, stdout: TextIO, gone: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        stdin: TextIO,
+        stdout: TextIO,
+        gone: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = math.inf,
+    ) -> None:
         self._stdin, self._stdout, self._gone = stdin, stdout, gone
+        self._clock, self._patience = clock, patience
 
     def say(self, text: str, kind: Kind = "") -> None:
         print(text, file=self._stdout, flush=True)
@@ -128,7 +179,8 @@ class WatchedTerminal:
     def ask(self, prompt: str, choices: Sequence[str] = ()) -> str:
         with contextlib.suppress(OSError):  # the terminal was closed
             print(prompt, end="", file=self._stdout, flush=True)
-            while not self._gone():
+            began = self._clock()
+            while not self._gone() and self._clock() - began <= self._patience:
                 if _key_waiting(self._stdin, 0.2):
                     if line := self._stdin.readline():
                         return line.rstrip("\r\n")
@@ -149,6 +201,15 @@ class PlainTerminal(WatchedTerminal):
     def enter_within(self, seconds: float, line: Callable[[float], str]) -> bool:
         self.say(line(seconds))
         return _key_waiting(self._stdin, seconds) and bool(self._stdin.readline())
+
+
+def while_training(
+    stdin: TextIO, stdout: TextIO, gone: Callable[[], bool], patience: float = math.inf
+) -> KeyboardTerminal | WatchedTerminal:
+    """The person at the terminal, for a question that a training waits for."""
+    if os.environ.get("TERM") == "dumb":
+        return WatchedTerminal(stdin, stdout, gone, patience=patience)
+    return KeyboardTerminal(stdin, stdout, gone=gone, patience=patience)
 
 
 class ListTerminal:

@@ -40,6 +40,7 @@ from core.events import (
     Stepped,
     Stopped,
     TargetReached,
+    Waits,
     Warned,
 )
 from core.liveline import LiveLine
@@ -193,6 +194,8 @@ class WebPage:
             self._push({"kind": "status", "status": "changing"})
         elif isinstance(event, Stopped):
             self._push({"kind": "end", "text": _ENDED.get(event.reason, "Training ended.")})
+        elif isinstance(event, Waits) and event.text:
+            self._push({"kind": "told", "level": "warning", "text": f"{event.text}."})
         elif isinstance(event, Noted | Warned | Failed) and not (isinstance(event, Noted) and event.aside):
             level = "note" if isinstance(event, Noted) else "warning" if isinstance(event, Warned) else "error"
             self._push({"kind": "told", "level": level, "text": event.text[:2000]})

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.events import Command, Event, Previewed, Started, Stepped
+from core.events import Command, Event, Previewed, Started, Stepped, Waits
 from core.history import Board
 from core.preview import MAX_HEAD, MAX_PIXELS, RANGES, waiting_shot
 from core.sharedbuf import SharedBuffer
@@ -123,7 +123,7 @@ class Window:
                 if titles and self._page not in titles:
                     self._page = titles[0]
                 self._draw()
-            elif isinstance(event, Started) or (isinstance(event, Stepped) and self._board.pages and self._due()):
+            elif isinstance(event, Started | Waits) or (isinstance(event, Stepped) and self._board.pages and self._due()):
                 self._draw()
 
     def _draw(self) -> None:

@@ -56,7 +56,9 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
     usual = settle(setup.spec.rows, defaults(setup.spec.rows, {}, {}))
     for row in setup.spec.rows:
         value = setup.values.chosen.get(row.key, setup.values[row.key])
-        if not row.once and value != usual.chosen.get(row.key, usual[row.key]):
+        # What is kept as a default for the next model must not creep in: those that are kept are all named.
+        told = row.stored or value != usual.chosen.get(row.key, usual[row.key])
+        if told and not row.once and row.ask != "fixed":
             kept += ["--set", f"{row.key}={row.show(value)}"]
     whole = ["python", "main.py", "train", *kept]
     return subprocess.list2cmdline(whole) if sys.platform == "win32" else shlex.join(whole)

@@ -9,17 +9,19 @@ from typing import Any, TextIO
 
 from core import memory, prompts
 from core.batch import SampleRequest
-from core.events import Noted, Warned
+from core.events import Noted, Waits, Warned
 from core.options import Option, OptionError, Values, by_key, defaults, resolve, settle
 from core.prompts import Back, Leave
 from core.shortage import FAILURES
 from core.stages import BUSY, MODEL, Stages
-from core.terminal import WatchedTerminal
+from core.terminal import while_training
 from mainscripts.train_faces import choose_faces
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from models import Task
 from samplelib.faceset import Faceset, FacesetError
+
+PATIENCE = 600.0  # seconds: a key pressed by mistake must not cost the night
 
 
 class Changes:
@@ -102,10 +104,18 @@ class Changes:
             self._sinks.emit(Warned(text))
             return None
         rows = self._rows()
-        with self._sinks.quiet(), self._stages.waiting(), contextlib.suppress(Back, Leave):
-            terminal = WatchedTerminal(self._stdin, self._stdout, self._gone)
-            terminal.say("Training waits. Enter takes the value in brackets, ? explains, < goes back, at first leaves.")
-            return settle(rows, prompts.ask_rows(terminal, rows, self._current(), {}, first_run=False, back=True))
+        emit = self._sinks.emit
+        emit(Waits("Training waits: options are asked in the terminal"))
+        try:
+            with self._sinks.quiet(), self._stages.waiting(), contextlib.suppress(Back, Leave):
+                terminal = while_training(self._stdin, self._stdout, self._gone, PATIENCE)
+                terminal.say(
+                    "Training waits, 10 minutes at most for a key. < at the first question leaves, as Esc does: then "
+                    "nothing changes."
+                )
+                return settle(rows, prompts.ask_rows(terminal, rows, self._current(), {}, first_run=False, back=True))
+        finally:
+            emit(Waits(""))
         return None
 
     def _given(self, given: Mapping[str, Any]) -> Values:

@@ -21,7 +21,7 @@ from core.options import Option
 from core.prompts import Leave
 from core.shortage import FAILURES
 from core.stages import Stages
-from core.terminal import WatchedTerminal
+from core.terminal import while_training
 from mainscripts.samples import AnyLoader
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
@@ -167,7 +167,7 @@ def asker(
             default="halve", choices=("halve", "stop"),
         )  # fmt: skip
         with sinks.quiet(), stages.waiting():
-            terminal = WatchedTerminal(stdin, stdout, gone)
+            terminal = while_training(stdin, stdout, gone)
             try:
                 return bool(prompts.ask_row(terminal, row, "halve") == "halve")
             except Leave:

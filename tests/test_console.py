@@ -72,7 +72,7 @@ def test_terminal_transcript() -> None:
     first = f"[{t}][#000001][0123ms][1.5000][2.2500][avg 1.5000 2.2500][8.07 it/s]"
     second = f"[{t}][#000002][12.34s][0.5000][0.2500][avg 0.9949 1.2399]"
     third = f"[{t}][#000003][0123ms][0.5000][0.5000][avg 0.8266 0.9883]"
-    second, third = f"{second}[6.3 s/it]", f"{third}[4.2 s/it]"
+    second, third = f"{second}[6.30 s/it]", f"{third}[4.20 s/it]"
     assert stream.getvalue() == (
         'Starting. Press "Enter" to stop training and save model.\n'
         "Trying to do the first iteration. If an error occurs, reduce the model parameters.\n"

@@ -38,9 +38,9 @@ def test_fields_from_the_most_to_the_least_important() -> None:
         now[0] += 0.2
         line.stepped(step(iteration, waited=50.0))
         text = line.fields(100)
-    assert text == "[avg 0.5000 0.2500][data 25%][5 it/s][2 d 7:32:00 left][1.5 GB]"
+    assert text == "[avg 0.5000 0.2500][data 25%][5.00 it/s][2 d 7:32:00 left][1.5 GB]"
     assert len(asked) == 10 and min(np.diff(asked)) >= 2
-    assert line.fields(45) == "[avg 0.5000 0.2500][data 25%][5 it/s]"
+    assert line.fields(45) == "[avg 0.5000 0.2500][data 25%][5.00 it/s]"
     assert line.fields(10) == ""
 
 
@@ -49,7 +49,7 @@ def test_speeds_and_what_is_not_known() -> None:
     assert line.fields(100) == ""
     line.started(started(np.zeros((0, 2))))
     line.stepped(step(1, math.nan, 0.5, ms=2500.0))
-    assert line.fields(100) == "[avg 0.5000][2.5 s/it]"
+    assert line.fields(100) == "[avg 0.5000][2.50 s/it]"
     line.stepped(step(2, 0.25, 0.5, ms=0.0))
     assert line.fields(100).startswith("[avg 0.2500 0.5000]")
 

@@ -121,7 +121,7 @@ def test_narrow_graph() -> None:
 
 def test_page_layout() -> None:
     pages = [page("SAEHD", value=40), page("SAEHD masked", value=100)]
-    picture = preview.draw_page(pages, 1, losses(10), NAMES, 10, drawn_at=9)
+    picture = preview.draw_page(pages, 1, losses(10), NAMES, 10, note="drawn at iteration 9")
     tiles = 2 * 64 * 2  # 320 pixels wide: enlarged to twice the size
     assert picture.shape == (3 * 15 + 100 + tiles, 640, 3)
     assert (picture[145:270, 2:125] == 100).all()

@@ -220,7 +220,7 @@ def test_models_are_renamed_and_thrown_away_from_the_list() -> None:
     assert "There is late already." in terminal.out and "early is called old one now." in terminal.out
     assert "name of the model you want to rename : 9\nGot '9', allowed is a number from 0 to 1" in terminal.out
     saved = Saved("late", "early")
-    terminal = Script("d", "late", "", "d", "late", "<", "d", "", "late", "y", "d", "0", "y", "")
+    terminal = Script("d", "late", "", "d", "late", "<", "d", "", "?", "d", "?", "late", "y", "d", "0", "y", "")
     assert ask_model_name(terminal, saved) == "new" and saved.models == []
     assert terminal.out.count("[n] Move late to the trash folder? ( y/n ?:help ) : ") == 3
     assert "late: iteration 5.\n" in terminal.out and "early lies elsewhere now." in terminal.out

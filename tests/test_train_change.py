@@ -100,6 +100,14 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     me.child.expect_exact("The options stay as they are.")
     me.child.expect(r"\[#0000\d\d\]")
     me.child.send("o")
+    me.answers("[0] Autobackup every N hour", "25")
+    me.child.expect_exact("Got '25', allowed is")
+    me.child.send("\x1b[A")  # up: what was typed before
+    me.child.expect_exact("25")
+    me.child.send("\x03")
+    me.child.expect_exact("The options stay as they are.")
+    me.child.expect(r"\[#0000\d\d\]")
+    me.child.send("o")
     for question in ("Autobackup", "Write", "Target", "SRC"):
         me.answers(question, "")
     me.answers("[y] Flip DST faces randomly", "n")
