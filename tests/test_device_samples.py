@@ -222,6 +222,7 @@ def test_a_training_resumes_to_the_byte(faces: Path, tmp_path: Path) -> None:
     assert saved(tmp_path / "parts") == saved(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_short_of_memory_while_samples_are_made(faces: Path, tmp_path: Path) -> None:
     """As any shortage; but before the batch is halved the faces on the device make room."""
     sets = ["--no-preview", "--set", "batch_size=8", "--set", "augment_on=device", "--target-iter", "4"]

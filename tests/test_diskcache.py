@@ -309,6 +309,7 @@ def test_several_trainers_at_once(folders: dict[str, Path], place: Path, tmp_pat
         assert lines_of(process, 3)[2].startswith(f"all {FACES}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills are POSIX here")
 def test_killed_while_writing(folders: dict[str, Path], place: Path, tmp_path: Path, prepared: list[str]) -> None:
     """Workers and parent by SIGKILL, at moments of the writing; then whoever comes finds what is whole."""
