@@ -112,8 +112,18 @@ class ModelDir:
         """What the last save kept of the run's random state; None where there is no such file, or where another program
         has written since. Whether it belongs to data.dat is told by its iteration. Raises ModelError when it cannot be
         read or believed."""
-        if self.journal.changed():
-            return None
+        return None if self.journal.changed() else self._state()
+
+    def read_kept(self) -> dict[str, Any]:
+        """The options that the last save kept beside DFL's record, whatever program wrote since; none where there is no
+        such file or it cannot be believed, which `read_state` tells."""
+        try:
+            state = self._state()
+        except ModelError:
+            return {}
+        return dict(state.options) if state is not None else {}
+
+    def _state(self) -> RunState | None:
         try:
             with self.journal.source(STATE).open("rb") as file:
                 return RunState.from_json(file.read(STATE_LIMIT + 1))

@@ -30,12 +30,14 @@ class OptionError(ValueError):
 
 
 class Values(dict[str, Any]):
-    """Resolved options: items are in effect, `chosen` is what the user chose and what is stored, `notes` are lines
-    about values in files that could not be taken as they are."""
+    """Resolved options: items are in effect, `chosen` is what the user chose and what DFL's record stores, `kept` is
+    what else the user chose that goes on with the model, as far as it is not the default; `notes` are lines about
+    values that could not be taken as they are."""
 
-    def __init__(self, effective: Answers, chosen: Answers) -> None:
+    def __init__(self, effective: Answers, chosen: Answers, kept: Answers | None = None) -> None:
         super().__init__(effective)
         self.chosen = dict(chosen)
+        self.kept = dict(kept or {})
         self.notes: list[str] = []
 
     def forced(self) -> dict[str, Any]:
@@ -55,13 +57,14 @@ class Option:
     or a function of the defaults of the rows before (DFL: stored values and defaults, not what was just typed); with
     `follows` a function of the answers before it. low, high: inclusive range. shown: the range as the prompt shows it,
     where DFL's spelling is not `low-high`; of a text, what it takes in words. ask: `create` rows shape the weights and
-    are asked once, `always` rows again at every override, `advance` rows never: they are answered in advance or keep
-    their default; `fixed` rows have no other value than their default; `again` rows are asked of a model that is there
-    already. when: whether to ask, given the answers so far; condition: the same in words. forced: what other options
-    make of it (None: nothing). tidy: rounding after all answers are known. spellings: values that older files use,
-    mapped to ours. stored: whether the choice is kept with the model, else it counts once. check: a rule of its own;
-    raises ValueError saying what is allowed. default_text: a computed default in words, for the docs. aliases: other
-    keys that forks call it by. once: it does something at a start and is kept in no file of answers.
+    are asked once, `always` rows again at every override, `advance` rows only where the user wants all questions: else
+    they are answered in advance or keep their default; `fixed` rows have no other value than their default; `again`
+    rows are asked of a model that is there already. when: whether to ask, given the answers so far; condition: the same
+    in words. forced: what other options make of it (None: nothing). tidy: rounding after all answers are known.
+    spellings: values that older files use, mapped to ours. stored: whether the choice stands in DFL's record of the
+    model, else in a file of ours beside it. check: a rule of its own; raises ValueError saying what is allowed.
+    default_text: a computed default in words, for the docs. aliases: other keys that forks call it by. once: it does
+    something at a start and is kept nowhere.
     """
 
     key: str
@@ -87,6 +90,11 @@ class Option:
     default_text: str = ""
     aliases: tuple[str, ...] = ()
     once: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the choice goes on with the model in a file of ours, as DFL's record has no key for it."""
+        return not self.stored and not self.once and self.ask != "fixed"
 
     def explanation(self) -> str:
         """What `?` prints: what the option does, and when to use it."""
@@ -246,9 +254,11 @@ def defaults(
     preferred: Answers,
     given: Iterable[str] = (),
     notes: list[str] | None = None,
+    kept: Answers | None = None,
 ) -> dict[str, Any]:
-    """The default of every row: the stored value, else the preferred one (DFL's `default_options.dat`), else the
-    row's own. Rows whose own default follows from the answers are left out; `complete` adds them.
+    """The default of every row: the stored value (of rows that DFL's record does not have: the one that is kept beside
+    it), else the preferred one (DFL's `default_options.dat`), else the row's own. Rows whose own default follows from
+    the answers are left out; `complete` adds them.
 
     What shaped the weights is believed even outside the prompt's range, and raises OptionError when it is impossible.
     Another value that is not allowed here (forks know more) is replaced, which is told in `notes`, unless the row is
@@ -270,6 +280,9 @@ def defaults(
         elif row.stored and row.key in preferred:
             value, note = row.nearest(preferred[row.key], own)
             source = "In default_options.dat"
+        elif row.kept and kept and row.key in kept:
+            value, note = row.nearest(kept[row.key], own)
+            source = "Kept with the model"
         else:
             value, note, source = own, "", ""
         if note and row.key not in given:
@@ -300,7 +313,21 @@ def settle(rows: Sequence[Option], answers: Answers) -> Values:
         forced = row.forced(chosen) if row.forced is not None else None
         if forced is not None:
             effective[row.key] = forced
-    return Values(effective, {row.key: chosen[row.key] for row in rows if row.stored})
+    stored = {row.key: chosen[row.key] for row in rows if row.stored}
+    return Values(
+        effective, stored, {row.key: chosen[row.key] for row in rows if row.kept and chosen[row.key] != row.default}
+    )
+
+
+def rounded(rows: Sequence[Option], answers: Answers, keys: Iterable[str]) -> list[str]:
+    """Lines saying which of the answers to `keys` are taken as another value. answers: to all rows."""
+    taken, lines = complete(rows, answers), []
+    for row in rows:
+        if row.tidy is not None and row.key in keys and row.key in answers and taken[row.key] != answers[row.key]:
+            was, now = row.show(answers[row.key]), row.show(taken[row.key])
+            why = f"taken as {now}: it counts only {row.condition}" if row.condition else f"rounded to {now}"
+            lines.append(f"{row.key}: {was} is {why}.")
+    return lines
 
 
 def _same(given: Any, stored: Any) -> bool:
@@ -309,15 +336,17 @@ def _same(given: Any, stored: Any) -> bool:
     return known and (bool(given == stored) or str(given).strip() == str(stored))
 
 
-def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers) -> Values:
-    """given > stored > preferred > the rows' own defaults, all through the rows' own validation.
+def resolve(
+    rows: Sequence[Option], given: Answers, stored: Answers, preferred: Answers, kept: Answers | None = None
+) -> Values:
+    """given > stored, kept > preferred > the rows' own defaults, all through the rows' own validation.
 
     Raises OptionError for an unknown key, a given value outside its range, an attempt to change what shaped the
     weights of an existing model, or what no model of this kind can change.
     """
     notes: list[str] = []
     given = by_key(rows, given)
-    answers = defaults(rows, stored, preferred, given, notes)
+    answers = defaults(rows, stored, preferred, given, notes, kept)
     for key, value in given.items():
         row = find(rows, key)
         parsed = row.parse(value, believe=key in stored and _same(value, stored[key]))
@@ -333,7 +362,7 @@ def resolve(rows: Sequence[Option], given: Answers, stored: Answers, preferred: 
             )
         answers[key] = parsed
     values = settle(rows, answers)
-    values.notes = notes
+    values.notes = notes + rounded(rows, answers, given)
     return values
 
 
@@ -348,7 +377,7 @@ def markdown(rows: Sequence[Option]) -> str:
         if row.ask == "fixed":
             continue
         asked = {
-            "create": "once", "always": "every override", "advance": "never, `--set` only",
+            "create": "once", "always": "every override", "advance": "with `--all-questions`",
             "again": "every override of a saved model",
         }[row.ask]  # fmt: skip
         asked += f", {row.condition}" if row.condition else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -24,6 +25,8 @@ Kind = Literal["", "help", "wrong"]
 """What a text at a terminal is: said by the way, an explanation, or why an answer was not taken."""
 MAX_NAME = 100
 RESERVED_NAMES = ("r", "d")
+LATER = ("reset_iterations", "force_recache")
+"""Keys of what a new model has nothing of."""
 NAME_PATTERN = re.compile(r"[^_/\\:*?\"<>|\x00-\x1f]+")
 
 
@@ -144,6 +147,33 @@ def ask_rows(
         if rows[index].key not in answers:
             answers[rows[index].key] = complete(rows, answers)[rows[index].key]
     return answers
+
+
+FURTHER = Option(
+    "further", "bool", "Further options?",
+    "y asks for the options that DeepFaceLab does not have or does not ask for; n leaves them as they are.",
+    default=False,
+)  # fmt: skip
+
+
+def usual(rows: Sequence[Option]) -> list[Option]:
+    """The rows that are asked without being asked for."""
+    return [row for row in rows if row.ask != "advance"]
+
+
+def further(rows: Sequence[Option], first_run: bool, offered: bool = False) -> list[Option]:
+    """The others, as questions. offered: the question whether to ask them comes first. What a model is only once it
+    has been trained is not asked at its first run."""
+    found = []
+    for row in rows:
+        if row.ask == "advance" and not (first_run and row.key in LATER):
+            when = partial(_if_wanted, row.when) if offered else row.when
+            found.append(replace(row, ask="always", when=when))
+    return [FURTHER, *found] if offered and found else found
+
+
+def _if_wanted(when: Callable[[Answers], bool], answers: Answers) -> bool:
+    return bool(answers[FURTHER.key]) and when(answers)
 
 
 def _is_asked(row: Option, first_run: bool, answers: Answers) -> bool:

@@ -79,7 +79,7 @@ class BackgroundSaver:
             self._saved_ok = False
             self._emit(Warned("Not enough memory to save. Close other programs; training goes on and tries again."))
             return
-        job = _Save(snapshot, parts, data, losses, RunState(data.iter, self._seed, position))
+        job = _Save(snapshot, parts, data, losses, RunState(data.iter, self._seed, position, self._values.kept))
         with self._turn:
             for place, other in enumerate(self._waiting):
                 if isinstance(other, _Save):  # a backup that waits behind it stays behind

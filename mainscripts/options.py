@@ -11,8 +11,12 @@ Generated from the option rows: `python main.py options > docs/options.md`.
 
 Every option can be answered at its question, in advance with `--set key=value`, or in a file (`--options`,
 `--config-training-file`): `--set` counts before a file, and a file before what is stored. What was chosen is kept with
-the model under DeepFaceLab's own key. A value that cannot be is asked again, or ends the program where nobody can be
-asked. *Once* means for a new model only; *every override* for a new model and whenever its settings are overridden.
+the model: under DeepFaceLab's own key in its data.dat, or, where DeepFaceLab has no key for it, in a file of ours
+beside it ([formats](formats.md)); only what happens once (`reset_iterations`, `choose_preview_history`,
+`force_recache`) is not. A value that cannot be is asked again, or ends the program where nobody can be asked. *Once*
+means for a new model only; *every override* for a new model and whenever its settings are overridden; *with
+`--all-questions`* the same, after the others and only with that flag. While a model trains, the questions of key `o`
+end with the offer to ask these too.
 
 ## The order of a training
 

@@ -124,6 +124,10 @@ def _add_answers(ours: argparse._ArgumentGroup) -> None:
         "--override-seconds", dest="override", type=whole(0, 3600), metavar="N",
         help="wait so long for Enter (default: 2; 0: do not ask)",
     )
+    ours.add_argument(
+        "--all-questions", action="store_true",
+        help="where options are asked for, ask after DeepFaceLab's also those that it does not have",
+    )
     ours.add_argument("--target-iter", type=int, metavar="N", help="the same as --set target_iter=N")
     ours.add_argument(
         "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"

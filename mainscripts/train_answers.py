@@ -24,7 +24,7 @@ SETTLED = {
     "--set": 1, "--options": 1, "--config-training-file": 1, "--auto-gen-config": 0,
     "--save-options": 1, "--force-model-name": 1, "--force-gpu-idxs": 1, "--seed": 1,
     "--override-seconds": 1, "--target-iter": 1, "--cpu-only": 0, "--override": 0, "--no-override": 0,
-    "--silent-start": 0, "--ask": 0, "--dry-run": 0,
+    "--silent-start": 0, "--ask": 0, "--all-questions": 0, "--dry-run": 0,
 }  # fmt: skip
 """Flags that only settle what the reproducing command line states itself, with the words that follow them."""
 

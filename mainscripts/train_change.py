@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from core import memory, prompts
 from core.batch import SampleRequest
 from core.events import Noted, Waits, Warned
-from core.options import Option, OptionError, Values, by_key, defaults, resolve, settle
+from core.options import Option, OptionError, Values, by_key, defaults, resolve, rounded, settle
 from core.prompts import Back, Leave
 from core.shortage import FAILURES
 from core.stages import BUSY, MODEL, Stages
@@ -42,6 +42,8 @@ class Changes:
         emit, setup = self._sinks.emit, self._setup
         try:
             values = self._asked() if given is None else self._given(given)
+            for note in values.notes if values is not None else []:
+                emit(Noted(note))
             if values is None or all(setup.values[key] == value for key, value in values.items()):
                 emit(Noted("The options stay as they are."))
                 return False
@@ -103,7 +105,6 @@ class Changes:
             text = "Options are asked for in a terminal, and there is none. --commands FILE takes them from a file."
             self._sinks.emit(Warned(text))
             return None
-        rows = self._rows()
         emit = self._sinks.emit
         emit(Waits("Training waits: options are asked in the terminal"))
         try:
@@ -113,10 +114,21 @@ class Changes:
                     "Training waits, 10 minutes at most for a key. < at the first question leaves, as Esc does: then "
                     "nothing changes."
                 )
-                return settle(rows, prompts.ask_rows(terminal, rows, self._current(), {}, first_run=False, back=True))
+                return self._ask(terminal)
         finally:
             emit(Waits(""))
         return None
+
+    def _ask(self, terminal: prompts.Terminal) -> Values:
+        """DFL's questions, then the offer to ask the others."""
+        rows = self._rows()
+        questions = (*prompts.usual(rows), *prompts.further(rows, first_run=False, offered=True))
+        known = {**self._current(), prompts.FURTHER.key: False}
+        answers = prompts.ask_rows(terminal, questions, known, {}, first_run=False, back=True)
+        answers.pop(prompts.FURTHER.key)
+        values = settle(rows, answers)
+        values.notes = rounded(rows, answers, answers)
+        return values
 
     def _given(self, given: Mapping[str, Any]) -> Values:
         current, given = self._current(), by_key(self._rows(), given)

@@ -18,7 +18,7 @@ from core.batch import SampleRequest
 from core.device import Device
 from core.modeldir import NAMELESS, ModelData, ModelDir, ModelError
 from core.modelshelf import ModelShelf
-from core.options import RESTART, Option, OptionError, Values, by_key, defaults, find, settle
+from core.options import RESTART, Option, OptionError, Values, by_key, defaults, find, rounded, settle
 from core.runstate import RunState
 from core.stages import BUSY, COMPILING, DEVICE, FACES, MODEL, Stages
 from core.values import parse_sets, read_options
@@ -114,21 +114,32 @@ def choose_values(
     say: Say,
     override: float | bool = prompts.OVERRIDE_SECONDS,
     back: bool = False,
+    every: bool = False,
 ) -> Values:
-    """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing
-    model are asked anew, or how long the user has to say so. Raises OptionError, and Back as `prompts.ask_rows`."""
-    stored = data.options if data is not None else {}
+    """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing model
+    are asked anew, or how long the user has to say so. every: asks, after DFL's questions, those that DFL does not
+    have. Raises OptionError, and Back as `prompts.ask_rows`."""
+    stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, {})
     preferred = {} if data is not None else directory.read_default_options()
-    initial = spec.resolve(given, stored, preferred)
-    for note in initial.notes:
-        say(note)
-    if terminal is None or (data is not None and not (spec.asks and _overrides(terminal, override))):
-        return initial
+    initial = spec.resolve(given, stored, preferred, kept)
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
-    known = defaults(spec.rows, upgrade(stored), upgrade(preferred))
+    known = defaults(spec.rows, upgrade(stored), upgrade(preferred), kept=kept)
     given = by_key(spec.rows, given)
     fixed = {key: find(spec.rows, key).parse(value, believe=True) for key, value in given.items()}
-    return settle(spec.rows, prompts.ask_rows(terminal, spec.rows, known, fixed, data is None, back))
+    early = rounded(spec.rows, {**known, **fixed}, given)
+    for note in initial.notes:
+        if note not in early:
+            say(note)
+    asks = spec.asks or every
+    if terminal is None or (data is not None and not (asks and _overrides(terminal, override))):
+        values, late = initial, early
+    else:
+        rows = (*prompts.usual(spec.rows), *prompts.further(spec.rows, data is None)) if every else spec.rows
+        answers = prompts.ask_rows(terminal, rows, known, fixed, data is None, back)
+        values, late = settle(spec.rows, answers), rounded(spec.rows, answers, answers)
+    for note in late:
+        say(note)
+    return values
 
 
 def _overrides(terminal: prompts.Terminal, override: float | bool) -> bool:
@@ -236,7 +247,9 @@ def _choose(
         big = data is None and device.memory >= BIG_GPU
         fitting = spec.with_defaults(**spec.roomy) if big else spec
         try:
-            values = choose_values(fitting, given, directory, data, person, stages.say, args.override, asked or back)
+            values = choose_values(
+                fitting, given, directory, data, person, stages.say, args.override, asked or back, args.all_questions
+            )
             return device, fitting, values
         except prompts.Back:
             if not asked:

@@ -197,9 +197,9 @@ OWN = (
     Option(
         "train_inters", "bool", "Train the inters",
         "Beyond DeepFaceLab: moves the two inters too, which in AMP stay random for ever. Their optimizer has a file "
-        "of its own (facesmith_inters_opt.npy), so that DeepFaceLab reads the model as any other; a run without this "
-        "leaves the inters as they are.",
-        advice="An experiment; it needs memory for them. Give it at every start.",
+        "of its own (facesmith_inters_opt.npy), so that DeepFaceLab reads the model as any other; switched off again, "
+        "it leaves the inters as they are.",
+        advice="An experiment; it needs memory for them.",
         default=False, ask="advance", stored=False, group="training",
     ),
     altered(

@@ -1,7 +1,8 @@
 """Option rows of how a training runs, not of what it learns: none of them changes a weight of a model that is well
 (but for rounding in the samples with `augment_on`, and what a JPG loses with `image_type`).
 
-They are never asked; `--set` answers them in advance. Where DFL or a fork has one, its key and label are kept.
+They are asked with `--all-questions` and in the midst of a training; `--set` answers them in advance. Where DFL or a
+fork has one, its key and label are kept.
 """
 
 from __future__ import annotations
@@ -21,8 +22,23 @@ def check_suffix(text: str) -> str:
 def check_session(text: str) -> str:
     """A session's name, which ends the name of a folder; raises ValueError saying what it may be."""
     if text and not re.fullmatch(r"[^\W_]([\w .-]{0,38}[\w-])?", text):
-        raise ValueError("nothing, or 1 to 40 letters, digits, blanks, dots and dashes, with a letter or digit first")
+        raise ValueError("- for none, or 1 to 40 letters, digits, blanks, dots and dashes, with a letter or digit first")
     return text
+
+
+def writes_history(values: Answers) -> bool:
+    return bool(values["write_preview_history"])
+
+
+def keeps_faces(values: Answers) -> bool:
+    return bool(values["use_cache"])
+
+
+def keeps_jpg(values: Answers) -> bool:
+    return keeps_faces(values) and values["image_type"] == "jpg"
+
+
+IF_KEPT = "if faces are kept on the disk"
 
 
 def history_every(values: Answers) -> int:
@@ -54,7 +70,8 @@ HISTORY = (
         "How often a picture of the preview history is drawn. 0 is DFL's rule: every 10 iterations below 128 px, 20 "
         "from there, 30 from 192, 40 from 256 and so on.",
         advice="100 or more for long trainings.",
-        default=0, low=0, high=1_000_000, ask="advance", stored=False, group="history",
+        default=0, low=0, high=1_000_000, when=writes_history, condition="if preview history is written",
+        ask="advance", stored=False, group="history",
     ),
     Option(
         "preview_history_keep", "int", "Pictures of the preview history that stay",
@@ -62,15 +79,16 @@ HISTORY = (
         "of what stays is an even one; the first and the last always stay. Pictures that facesmith did not write are "
         "never touched. 0 keeps all.",
         advice="1500 are a minute of video; they take 100 to 300 MB a page.",
-        default=0, low=0, high=1_000_000, ask="advance", stored=False, group="history",
+        default=0, low=0, high=1_000_000, when=writes_history, condition="if preview history is written",
+        ask="advance", stored=False, group="history",
     ),
     Option(
         "session_name", "text", "Session name",
         "A name for this part of the training. It stands in the summary and ends the names of the backups that are "
-        "made meanwhile, unless backup_naming is numbers.",
+        "made meanwhile, unless backup_naming is numbers. - takes it away.",
         advice="Such as gan or no-warp, to find the backup before a change again.",
-        default="", check=check_session, shown="nothing, or up to 40 letters, digits, blanks, dots and dashes",
-        spellings=((None, ""),), ask="advance", stored=False, group="session",
+        default="", check=check_session, shown="-, or up to 40 letters, digits, blanks, dots and dashes",
+        spellings=((None, ""), ("-", "")), ask="advance", stored=False, group="session",
     ),
     Option(
         "reset_iterations", "bool", "Do you want to reset iterations counter and loss graph?",
@@ -78,7 +96,7 @@ HISTORY = (
         "they are; the pictures of the preview history are moved to a folder of their own.",
         advice="After a large change, when the old losses say nothing about the new ones.",
         default=False, ask="advance", stored=False, once=True, group="session",
-        condition="but asked with `--config-training-file` and `--auto-gen-config`",
+        condition="and with `--config-training-file` or `--auto-gen-config`",
     ),
 )  # fmt: skip
 HISTORY_KEYS = tuple(row.key for row in HISTORY)
@@ -169,8 +187,8 @@ CACHE = (
         "folder_suffix", "text", "Face cache folder suffix",
         "The end of the name of that folder. Models in one folder that have the same suffix share what is there.",
         advice="Another one for each project makes it easy to delete what is done with.",
-        default="default", check=check_suffix, shown="letters, digits, dots and dashes", ask="advance", stored=False,
-        group="cache",
+        default="default", check=check_suffix, shown="letters, digits, dots and dashes", when=keeps_faces,
+        condition=IF_KEPT, ask="advance", stored=False, group="cache",
     ),
     Option(
         "image_type", "choice", "Face cache image type",
@@ -178,26 +196,28 @@ CACHE = (
         "with a little noise that grows as the resolution falls. Masks never lose anything.",
         advice="raw is the fastest; jpg where the disk is small or slow. png is slower than preparing a face anew from "
         "512 px on.",
-        default="raw", choices=("raw", "png", "jpg"), ask="advance", stored=False, group="cache",
+        default="raw", choices=("raw", "png", "jpg"), when=keeps_faces, condition=IF_KEPT, ask="advance", stored=False,
+        group="cache",
     ),
     Option(
         "image_quality", "int", "Face cache image quality",
         "Quality of jpg. The other types have none.",
         advice="95 changes a pixel by about 1 of 255 on average.",
-        default=95, low=1, high=100, ask="advance", stored=False, group="cache",
+        default=95, low=1, high=100, when=keeps_jpg, condition="if the image type of the face cache is jpg",
+        ask="advance", stored=False, group="cache",
     ),
     Option(
         "force_recache", "bool", "Force recache",
         "Empties the folder once at this start, whatever other models keep there.",
         advice="Never needed for changed faces: they are noticed.",
-        default=False, ask="advance", stored=False, once=True, group="cache",
+        default=False, when=keeps_faces, condition=IF_KEPT, ask="advance", stored=False, once=True, group="cache",
     ),
     Option(
         "max_cache_gb", "float", "Maximum size of the face cache in GB",
         "No more is kept on the disk than this; what no training has used for longest goes first. 0 takes up to a "
         "quarter of what is free there.",
         advice="On a small or shared disk.",
-        default=0.0, low=0.0, high=1e6, ask="advance", stored=False, group="cache",
+        default=0.0, low=0.0, high=1e6, when=keeps_faces, condition=IF_KEPT, ask="advance", stored=False, group="cache",
     ),
 )  # fmt: skip
 

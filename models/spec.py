@@ -22,6 +22,7 @@ from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
 from core.options import Option, OptionError, Values, resolve
+from core.runstate import RunState
 
 PRECISIONS = ("full",)
 
@@ -35,7 +36,7 @@ class Task(ABC):
 
     Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
     adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
-    the model's record: iteration, options and losses. `health`: of the last step, `updated` (whether it moved the
+    the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step, `updated` (whether it moved the
     weights) and `contrast` (standard deviation of the drawn faces over that of their targets), as far as measured; 0-d
     tensors on the device.
     """
@@ -47,6 +48,7 @@ class Task(ABC):
     def __init__(self, spec: ModelSpec, values: Values) -> None:
         self.spec = spec
         self.values = values
+        self.seed = 0
         self.health: dict[str, Any] = {}
         self.modules: dict[str, nn.Module] = {}
         self.data = ModelData(options=dict(values.chosen))
@@ -211,7 +213,10 @@ class Task(ABC):
         directory = ModelDir(folder, name, self.spec.name)
         if self.iteration == 0 and directory.data_path.exists() and directory.read_data().iter:
             raise ModelError(f"{directory.full_name}: nothing is trained yet. Train one iteration, then save.")
-        directory.write(self.parts(), self.data, self.values)
+        kept = {**directory.read_kept(), **self.values.kept}
+        # Whoever trains on from there does so as after a model of DFL's, but with this seed.
+        state = RunState(self.iteration, self.seed, self.iteration, kept) if kept else None
+        directory.write(self.parts(), self.data, self.values, state=state)
 
 
 @dataclass(frozen=True)
@@ -239,11 +244,13 @@ class ModelSpec:
         given: Mapping[str, Any],
         stored: Mapping[str, Any] | None = None,
         preferred: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any] | None = None,
     ) -> Values:
         """Complete, validated options. given: what the user asks for; stored: options of an existing model (what
         shaped its weights is believed even outside the prompt's range; other values that are not allowed are brought to
-        the nearest that is, see `Values.notes`); preferred: defaults that replace the rows' own. Raises OptionError."""
-        return resolve(self.rows, given, upgrade(stored or {}), upgrade(preferred or {}))
+        the nearest that is, see `Values.notes`); preferred: defaults that replace the rows' own; kept: what an existing
+        model has beside DFL's record (`ModelDir.read_kept`). Raises OptionError."""
+        return resolve(self.rows, given, upgrade(stored or {}), upgrade(preferred or {}), kept)
 
     def with_defaults(self, **defaults: Any) -> ModelSpec:
         """The same model with other defaults, such as a batch size that suits the device."""

@@ -49,6 +49,7 @@ class XSegTask(Task):
         training: bool = True,
     ) -> None:
         super().__init__(spec, values)
+        self.seed = seed
         self._where: dict[str, Any] = {
             "base": base, "device": device, "precision": precision, "seed": seed, "training": training,
         }  # fmt: skip
