@@ -116,9 +116,9 @@ def choose_values(
     back: bool = False,
     every: bool = False,
 ) -> Values:
-    """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing model
-    are asked anew, or how long the user has to say so. every: asks, after DFL's questions, those that DFL does not
-    have. Raises OptionError, and Back as `prompts.ask_rows`."""
+    """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing
+    model are asked anew, or how long the user has to say so. every: asks, after DFL's questions, those that DFL does
+    not have. Raises OptionError, and Back as `prompts.ask_rows`."""
     stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, {})
     preferred = {} if data is not None else directory.read_default_options()
     initial = spec.resolve(given, stored, preferred, kept)

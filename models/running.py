@@ -22,7 +22,7 @@ def check_suffix(text: str) -> str:
 def check_session(text: str) -> str:
     """A session's name, which ends the name of a folder; raises ValueError saying what it may be."""
     if text and not re.fullmatch(r"[^\W_]([\w .-]{0,38}[\w-])?", text):
-        raise ValueError("- for none, or 1 to 40 letters, digits, blanks, dots and dashes, with a letter or digit first")
+        raise ValueError("- for none, or 1 to 40 letters, digits, blanks, dots and dashes, the first a letter or digit")
     return text
 
 
@@ -85,7 +85,7 @@ HISTORY = (
     Option(
         "session_name", "text", "Session name",
         "A name for this part of the training. It stands in the summary and ends the names of the backups that are "
-        "made meanwhile, unless backup_naming is numbers. - takes it away.",
+        "made meanwhile, unless backup_naming is numbers. The answer - takes it away.",
         advice="Such as gan or no-warp, to find the backup before a change again.",
         default="", check=check_session, shown="-, or up to 40 letters, digits, blanks, dots and dashes",
         spellings=((None, ""), ("-", "")), ask="advance", stored=False, group="session",

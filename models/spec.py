@@ -36,9 +36,9 @@ class Task(ABC):
 
     Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
     adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
-    the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step, `updated` (whether it moved the
-    weights) and `contrast` (standard deviation of the drawn faces over that of their targets), as far as measured; 0-d
-    tensors on the device.
+    the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step,
+    `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
+    targets), as far as measured; 0-d tensors on the device.
     """
 
     network_parts: tuple[str, ...]

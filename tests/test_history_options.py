@@ -92,7 +92,7 @@ def test_a_session_ends_the_name_of_its_backups(tmp_path: Path) -> None:
         "2026-11-21_10-00-01_my own", "2026-11-21_10-00-02_gän 1", "2026-11-21_10-00-03_gän 1",
     ]  # fmt: skip
     for wrong in ("a/b", "..", "a.", "_a", "x" * 41, "a\nb"):
-        with pytest.raises(OptionError, match=r"session_name: got .* allowed is nothing, or 1 to 40 letters"):
+        with pytest.raises(OptionError, match=r"session_name: got .* allowed is - for none, or 1 to 40 letters"):
             SAEHD.resolve({"session_name": wrong})
     assert SAEHD.resolve({"session_name": " no warp-2 "})["session_name"] == "no warp-2"
 

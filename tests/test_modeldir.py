@@ -139,7 +139,10 @@ def test_the_run_state_goes_with_the_files_it_belongs_to(tmp_path: Path) -> None
         (b'{"format": 1, "iteration": 1, "seed": 1, "position": -1}', "its position is -1"),
         (b'{"format": 1, "iteration": 1, "seed": 1, "position": NaN}', "its position is nan"),
         (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1' + b"0" * 99 + b"}", "its position is 10"),
-        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1}' + b" " * 4096, "larger than 4,096"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1, "options": []}', "its options are no table"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1, "options": {"a": [1]}}', "its options hold"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1, "options": {"a": null}}', "its options hold"),
+        (b'{"format": 1, "iteration": 1, "seed": 1, "position": 1}' + b" " * 65536, "larger than 65,536"),
     ],
 )  # fmt: skip
 def test_run_states_that_cannot_be_believed_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
