@@ -111,7 +111,7 @@ class Option:
         noun = "a whole number" if self.kind == "int" else "a number"
         if self.low is None:
             return noun
-        return f"{noun} from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
+        return f"{noun} from {self.low:.10g}" + ("" if self.high is None else f" to {self.high:.10g}")
 
     def range_text(self) -> str:
         """The range inside the prompt's brackets: `64-640`, `n/y/cpu`, `y/n`; empty when there is none."""
@@ -123,7 +123,7 @@ class Option:
             return ""
         if self.shown is not None or self.low is None or self.high is None:
             return self.shown or ""
-        return f"{self.low:g}-{self.high:g}"
+        return f"{self.low:.10g}-{self.high:.10g}"
 
     def show(self, value: Any) -> str:
         """A value as the prompt shows it and as `parse` reads it."""

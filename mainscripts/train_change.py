@@ -141,9 +141,9 @@ class Changes:
 
 
 def _differences(rows: tuple[Option, ...], before: Values, after: Values) -> str:
-    """`batch_size 4 -> 8, random_warp y -> n`"""
+    """`batch_size 4 -> 8, random_warp y -> n, session_name nothing -> gan`"""
     return ", ".join(
-        f"{row.key} {row.show(before[row.key])} -> {row.show(after[row.key])}"
+        f"{row.key} {row.show(before[row.key]) or 'nothing'} -> {row.show(after[row.key]) or 'nothing'}"
         for row in rows
         if before[row.key] != after[row.key]
     )

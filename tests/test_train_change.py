@@ -118,7 +118,16 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
         me.answers(question, "")
     for question in ("GAN", "True face", "Face style", "Background", "Color", "clipping", "pretraining"):
         me.answers(question, "")
-    me.child.expect_exact("Other options: random_dst_flip y -> n, batch_size 2 -> 4.")
+    me.answers("[n] Further options?", "y")
+    me.answers("[0] Number of samples to preview", "<")
+    me.answers("[y] Further options?", "")
+    me.answers("[0] Number of samples to preview", "")
+    me.answers("[] Session name", "later")
+    for question in ("reset iterations", "Names of", "Maximum N", "Backup every", "Maximum size", "Collapse"):
+        me.answers(question, "")
+    for question in ("Make samples", "Max cpu", "Pin samples", "Use face cache", "old preview"):
+        me.answers(question, "")
+    me.child.expect_exact("Other options: random_dst_flip y -> n, batch_size 2 -> 4, session_name nothing -> later.")
     me.child.expect_exact('Starting. Press "Enter"')
     me.child.expect(r"\[#0000\d\d\]")
     me.child.send("s")
@@ -127,6 +136,7 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     assert me.code() == 0
     options = ModelDir(copy, "new", "SAEHD").read_data().options
     assert options["batch_size"] == 4 and options["random_dst_flip"] is False
+    assert ModelDir(copy, "new", "SAEHD").read_kept() == {"session_name": "later"}
 
 
 @pytest.mark.slow
