@@ -58,7 +58,7 @@ def test_a_training_that_was_stopped_goes_on_byte_for_byte(people: Path, tmp_pat
     assert code == 0, said
     assert "Using 4 segmented samples." in said and "Model name: XSeg" in said
     assert train(people, halves, "--set", "batch_size=2", "--set", "use_cache=y", target=2)[0] == 0
-    code, said = train(people, halves, "--no-override", target=3)
+    code, said = train(people, halves, "--no-override", "--set", "use_cache=n", target=3)
     assert code == 0 and "Current iteration: 2" in said
     kept = [".npy", "data.dat", "state.json"]
     one, two = (
