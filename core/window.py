@@ -123,9 +123,7 @@ class Window:
                 if titles and self._page not in titles:
                     self._page = titles[0]
                 self._draw()
-            elif isinstance(event, Started | Waits):
-                self._draw()
-            elif isinstance(event, Stepped) and self._board.pages and self._due():
+            elif isinstance(event, Started | Waits) or (isinstance(event, Stepped) and self._board.pages and self._due()):
                 self._draw()
 
     def _draw(self) -> None:
