@@ -123,7 +123,9 @@ class Window:
                 if titles and self._page not in titles:
                     self._page = titles[0]
                 self._draw()
-            elif isinstance(event, Started | Waits) or (isinstance(event, Stepped) and self._board.pages and self._due()):
+                return
+            stepped = isinstance(event, Stepped) and self._board.pages and self._due()
+            if stepped or isinstance(event, Started | Waits):
                 self._draw()
 
     def _draw(self) -> None:
