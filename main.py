@@ -66,13 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mainscripts.verb import guarded  # here, so that the list of verbs and an old Python need none of it
 
             return guarded(partial(_run, verb, module_name, phrase, words[len(verb) :]), left="Left.")
+    if words[0] in {verb[0] for verb in VERBS}:
+        asked = words[1:] and words[1] in ("-h", "--help")
+        told = usage() if asked else f"main.py: {words[0]} what? One of those below.\n\n{usage()}"
+        print(told, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     print(f"main.py: {words[0]!r} is not a verb.\n\n{usage()}", file=sys.stderr)
     return 2
 
 
 def _run(verb: tuple[str, ...], module_name: str, phrase: str, words: list[str]) -> int:
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=f"{phrase.capitalize()}.")
+    parser = argparse.ArgumentParser(prog=f"main.py {' '.join(verb)}", description=f"{phrase[:1].upper()}{phrase[1:]}.")
     module.add_arguments(parser)
     args = parser.parse_args(words)
     args.words = words

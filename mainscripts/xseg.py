@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DFL's commands and flags, then ours."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (phrase, rows) in COMMANDS.items():
-        each = commands.add_parser(name, help=phrase, description=f"{phrase.capitalize()}.")
+        each = commands.add_parser(name, help=phrase, description=f"{phrase[:1].upper()}{phrase[1:]}.")
         dfl = each.add_argument_group("as in DeepFaceLab")
         dfl.add_argument("--input-dir", type=folder, required=True, metavar="DIR", help="the folder of aligned faces")
         if name == "apply":
@@ -156,7 +156,10 @@ def remove(job: Job) -> int:
     with job.progress("Reading") as report:
         found = masking.holding(masking.jpegs(job.folder), key, job.say, report)
     job.say(f"{len(found):,} faces with {what}.")
-    if not found or not job.answer(REMOVE_LABELS if labels else REMOVE, True):
+    row = REMOVE_LABELS if labels else REMOVE
+    if not found or not job.answer(row, unasked=not labels):  # what nothing brings back is not removed unasked
+        if found and job.terminal is None and not job.given:
+            job.say(f"They stay, as nobody could be asked: --set {row.key}=y removes them.")
         return EXIT_OK
     with job.progress("Removing") as report:
         outcome = masking.remove(found, key, report)

@@ -148,6 +148,8 @@ def test_masks_and_labels_are_removed_apart(tmp_path: Path) -> None:
         for name, (data, face) in after.items()
     )
     code, said = xseg("remove_labels", "--input-dir", str(folder))
+    assert code == 0 and "They stay, as nobody could be asked: --set remove_labels=y removes them." in said
+    code, said = xseg("remove_labels", "--input-dir", str(folder), "--set", "remove_labels=y")
     assert code == 0 and "Removed from 3 faces." in said
     assert all("seg_ie_polys" not in face for _, face in contents(folder).values())
     assert "0 faces with labelled polygons." in xseg("remove_labels", "--input-dir", str(folder))[1]
