@@ -201,6 +201,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {"src": tmp_path / "src", "dst": tmp_path / "dst"}
 
 
+@pytest.mark.slow
 def test_faces_changed_again_and_again_never_fill_the_folder(folders: dict[str, Path], tmp_path: Path) -> None:
     """Room for little more than all of them; all but one of src change before each start."""
     disk, told, stored = DiskSettings(tmp_path / "kept", limit=400_000, spare=0), list[str](), list[str]()

@@ -180,6 +180,7 @@ def test_a_training_from_the_file_keeps_its_own_and_goes_on_from_it(faces: Path,
     assert done.returncode == 2 and "there is no such file" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 def test_mves_questions_in_a_terminal(faces: Path, copy: Path, person: list[Person]) -> None:
     (copy / "new_SAEHD_configuration_file.yaml").write_text("gan: {gan_dims: 24}\n")

@@ -159,6 +159,7 @@ def test_coding(folders: dict[str, Path]) -> None:
                     decode(broken, KINDS, 64, coding)
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_prepared_anew(folders: dict[str, Path], place: Path, prepared: list[str]) -> None:
     wanted = batches(folders, None)
     rng = np.random.default_rng(1)

@@ -47,6 +47,7 @@ def test_a_process_writes_the_file_and_nothing_else(copy: Path) -> None:
     assert "synthetic media" in done.stdout
 
 
+@pytest.mark.slow
 def test_questions_in_a_terminal(copy: Path) -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect drives a pseudo-terminal (test extra)")
     if sys.platform == "win32":

@@ -57,6 +57,7 @@ def test_long_waits_are_told_less_and_less(folders: dict[str, Path]) -> None:
     assert [text.split()[5] for text in told] == ["30", "60", "120"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_worker_that_hangs_is_replaced_and_no_batch_changes(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch

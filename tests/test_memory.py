@@ -155,6 +155,7 @@ def test_an_update_cut_short_is_known_and_mended_by_the_last_save(
     assert ModelDir(tmp_path, "a", "SAEHD").read_data().iter == 1
 
 
+@pytest.mark.slow
 def test_before_and_between_updates_the_model_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     task = small("df-u", gan_power=0.1, gan_dims=4, gan_patch_size=8, clipgrad=True)
     task.step(random_batch())

@@ -65,6 +65,7 @@ def test_half_the_batch_and_on(faces: Path, tmp_path: Path) -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_unattended_it_stops_and_the_model_is_whole(faces: Path, tmp_path: Path) -> None:
     done = train(faces, tmp_path, "3")
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr

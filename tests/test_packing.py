@@ -326,6 +326,7 @@ def test_recorded_bad_packs_write_nothing_outside(shared: Path, tmp_path: Path, 
     assert all(path.is_dir() for path in (tmp_path / "deep").iterdir())
 
 
+@pytest.mark.slow
 def test_large_facesets_are_no_attack(tmp_path: Path, warned: list[str]) -> None:
     """Landmarks are many values in few bytes: packs of more than 4,600 faces were refused once."""
     make_folder(tmp_path, 1, size=64)

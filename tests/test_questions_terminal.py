@@ -56,6 +56,7 @@ def test_help_wrong_answers_recall_completion_and_back(faces: Path, tmp_path: Pa
     assert me.code() == 130 and not list(tmp_path.glob("mine*"))
 
 
+@pytest.mark.slow
 def test_back_to_the_choice_of_the_model(faces: Path, copy: Path, person: list[Person]) -> None:
     before = digest(copy)
     me = Person(command(faces, copy, "--cpu-only", "--override", small=False))

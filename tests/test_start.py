@@ -84,6 +84,7 @@ def test_an_import_that_hangs_is_told(faces: Path, tmp_path: Path) -> None:
     assert "thread MainThread:" in spare(tmp_path) and "time.sleep(600)" in spare(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_workers_that_never_come_up_are_told(faces: Path, tmp_path: Path) -> None:
     asleep = "import sys, time\nif 'samplelib.worker' in ' '.join(sys.orig_argv):\n    time.sleep(600)\n"

@@ -82,6 +82,7 @@ def test_a_closed_terminal_saves_and_leaves(start: Start, copy: Path) -> None:
     assert me.left_behind() == [] and saved(copy) >= 6
 
 
+@pytest.mark.slow
 def test_a_hanging_iteration_leaves_in_time_and_names_the_save(start: Start, copy: Path) -> None:
     before = digest(copy)
     me = start("hang", "--stop-within", "2", until="Starting")

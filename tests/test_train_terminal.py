@@ -98,6 +98,7 @@ def test_control_c_at_a_question_changes_nothing(faces: Path, copy: Path, person
     assert me.code() == 130 and digest(copy) == before
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_asked_about(faces: Path, copy: Path, person: list[Person]) -> None:
     (copy / "new_SAEHD_inter.npy").unlink()
     before = digest(copy)

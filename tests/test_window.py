@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -47,17 +48,26 @@ class Trainer:
         return process
 
 
-@pytest.fixture
-def trainer(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
-    monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
+@contextlib.contextmanager
+def shown(screen: Screen, **options: object) -> Iterator[Trainer]:
+    """A trainer whose window is to be seen."""
     for _ in range(3):  # without a window manager Xvfb now and then leaves a new window unpainted
-        trainer = Trainer()
+        trainer = Trainer(**options)
         assert trainer.window.ready.wait(60), trainer.lost
         if soon(lambda: screen.picture().any(), 5):
             break
         trainer.window.close()
-    yield trainer
-    trainer.window.close()
+    try:
+        yield trainer
+    finally:
+        trainer.window.close()
+
+
+@pytest.fixture
+def trainer(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
+    with shown(screen) as trainer:
+        yield trainer
 
 
 def started() -> Started:
@@ -113,15 +123,13 @@ def test_history_range(screen: Screen, trainer: Trainer) -> None:
 
 def test_graph_moves_while_training(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", screen.environ["DISPLAY"])
-    trainer = Trainer(refresh=0.0)
-    assert trainer.window.ready.wait(60), trainer.lost
-    trainer.window(started())
-    trainer.window(pages())
-    assert soon(lambda: screen.shows(BLUE))
-    before = screen.picture()
-    trainer.window(Stepped(6001, {"src_loss": 0.1, "dst_loss": 0.1}, 1.0))
-    assert soon(lambda: not np.array_equal(screen.picture(), before))
-    trainer.window.close()
+    with shown(screen, refresh=0.0) as trainer:
+        trainer.window(started())
+        trainer.window(pages())
+        assert soon(lambda: screen.shows(BLUE))
+        before = screen.picture()
+        trainer.window(Stepped(6001, {"src_loss": 0.1, "dst_loss": 0.1}, 1.0))
+        assert soon(lambda: not np.array_equal(screen.picture(), before))
 
 
 def test_zoom_names_help_and_size(screen: Screen, trainer: Trainer) -> None:
