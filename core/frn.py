@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1 << 21  # numbers: smaller pieces mean more waits of threads for each other, dear where cores are shared
+CHUNK = 1 << 20  # numbers: smaller pieces mean more waits of threads for each other, dear where cores are shared
 
 
 def norm_threshold(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
@@ -30,15 +30,18 @@ class _NormThreshold(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(x)
         pixels, drawn = _pixels(x), _pixels(out)
-        power = x.new_zeros(len(x), 1, x.shape[1])
+        power = weight.new_zeros(len(x), 1, x.shape[1])
+        seen, made = _Visit(), _Visit()
         for place in _places(pixels):
-            piece = pixels[place]
-            power[place[0]] += torch.mul(piece, piece, out=drawn[place]).sum(1, keepdim=True)
+            piece = seen.read(pixels[place])
+            power[place[0]] += torch.mul(piece, piece, out=made.room(drawn[place])).sum(1, keepdim=True)
         root = (power / pixels.shape[1] + eps.abs()).rsqrt()  # (N, 1, C)
         scale = root * weight
         for place in _places(pixels):
-            torch.addcmul(bias, pixels[place], scale[place[0]], out=drawn[place])
-            torch.maximum(drawn[place], tau, out=drawn[place])
+            piece, shown = seen.read(pixels[place]), made.room(drawn[place])
+            torch.addcmul(bias, piece, scale[place[0]], out=shown)
+            torch.maximum(shown, tau, out=shown)
+            made.leave(drawn[place])
         ctx.save_for_backward(x, weight, bias, eps, tau, root)
         return out
 
@@ -50,22 +53,50 @@ class _NormThreshold(torch.autograd.Function):
         result = torch.empty_like(x)
         drawn = _pixels(result)
         whole, passed, along = (torch.zeros_like(root) for _ in range(3))
+        seen, pulled, made, scratch = _Visit(), _Visit(), _Visit(), _Visit()
         for place in _places(pixels):
-            piece, out, n = pixels[place], drawn[place], place[0]
-            scratch = torch.addcmul(bias, piece, scale[n])
-            torch.ge(scratch, tau, out=scratch)  # where they are equal the gradient is x's, as in TensorFlow
-            torch.mul(given[place], scratch, out=out)
-            whole[n] += given[place].sum(1, keepdim=True)
+            piece, pull, out, n = seen.read(pixels[place]), pulled.read(given[place]), made.room(drawn[place]), place[0]
+            mask = torch.addcmul(bias, piece, scale[n], out=scratch.new(piece))
+            torch.ge(mask, tau, out=mask)  # where they are equal the gradient is x's, as in TensorFlow
+            torch.mul(pull, mask, out=out)
+            whole[n] += pull.sum(1, keepdim=True)
             passed[n] += out.sum(1, keepdim=True)
-            along[n] += torch.mul(out, piece, out=scratch).sum(1, keepdim=True)
+            along[n] += torch.mul(out, piece, out=mask).sum(1, keepdim=True)
+            made.leave(drawn[place])
         fall = root**3 * weight * along  # what the norm takes from its own numbers
         for place in _places(pixels):
-            n = place[0]
-            drawn[place].mul_(scale[n]).addcmul_(pixels[place], fall[n], value=-1 / pixels.shape[1])
+            piece, out, n = seen.read(pixels[place]), made.read(drawn[place]), place[0]
+            out.mul_(scale[n]).addcmul_(piece, fall[n], value=-1 / pixels.shape[1])
+            made.leave(drawn[place])
         return (
             result, (root * along).sum((0, 1)), passed.sum((0, 1)), (-0.5 * eps.sign() * fall.sum()).view(1),
             (whole - passed).sum((0, 1)),
         )  # fmt: skip
+
+
+class _Visit:
+    """Where pieces of a tensor are computed with: those in half precision visit a float32 buffer, which stays in the
+    cache; float32 ones are used where they lie."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def new(self, piece: Tensor) -> Tensor:
+        """A buffer of the piece's shape."""
+        if self._buffer.numel() < piece.numel() or self._buffer.device != piece.device:
+            self._buffer = torch.empty(piece.numel(), device=piece.device)
+        return self._buffer[: piece.numel()].view(piece.shape)
+
+    def room(self, piece: Tensor) -> Tensor:
+        """Where to write what `leave` brings into the piece."""
+        return piece if piece.dtype == torch.float32 else self.new(piece)
+
+    def read(self, piece: Tensor) -> Tensor:
+        return piece if piece.dtype == torch.float32 else self.new(piece).copy_(piece)
+
+    def leave(self, piece: Tensor) -> None:
+        if piece.dtype != torch.float32:
+            piece.copy_(self.new(piece))
 
 
 def _pixels(x: Tensor) -> Tensor:

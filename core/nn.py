@@ -81,8 +81,21 @@ def conv_transposed(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Ten
     """A transposed 3x3 convolution, cut to `stride` times the side."""
     if stride == 1:
         return F.conv_transpose2d(x, weight, bias, padding=1)
+    if stride == 2 and x.device.type == "cpu" and x.dtype != torch.float32:
+        return _doubled(x, weight.to(x.dtype), bias.to(x.dtype))
     h, w = x.shape[2] * stride, x.shape[3] * stride
     return F.conv_transpose2d(x, weight, bias, stride)[:, :, :h, :w]
+
+
+def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The transposed convolution of stride 2 as a 2x2 one that draws the four pixels of each place side by side: in
+    half precision processors have a quick kernel for this one only, 2 to 8 times the other's speed."""
+    inputs, outputs = weight.shape[:2]
+    # Of the taps (2, 0) a pixel with an even row is made, of (nothing, 1) one with an odd row; so along columns.
+    taps = F.pad(weight, (0, 1, 0, 1)).reshape(inputs, outputs, 2, 2, 2, 2).flip(2, 4)
+    kernels = taps.permute(3, 5, 1, 0, 2, 4).reshape(4 * outputs, inputs, 2, 2)
+    drawn = F.conv2d(F.pad(x, (1, 0, 1, 0)), kernels.contiguous(memory_format=CHANNELS_LAST), bias.repeat(4))
+    return depth_to_space(drawn)
 
 
 class Dense(nn.Module):
