@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1 << 20  # numbers: smaller pieces mean more waits of threads for each other, dear where cores are shared
+HALF = (torch.float16, torch.bfloat16)
 
 
 def norm_threshold(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
@@ -76,26 +77,28 @@ class _NormThreshold(torch.autograd.Function):
 
 class _Visit:
     """Where pieces of a tensor are computed with: those in half precision visit a float32 buffer, which stays in the
-    cache; float32 ones are used where they lie."""
+    cache; others are used where they lie."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0)
 
     def new(self, piece: Tensor) -> Tensor:
         """A buffer of the piece's shape."""
-        if self._buffer.numel() < piece.numel() or self._buffer.device != piece.device:
-            self._buffer = torch.empty(piece.numel(), device=piece.device)
+        dtype = torch.float32 if piece.dtype in HALF else piece.dtype
+        fits = self._buffer.numel() >= piece.numel() and self._buffer.device == piece.device
+        if not fits or self._buffer.dtype != dtype:
+            self._buffer = torch.empty(piece.numel(), dtype=dtype, device=piece.device)
         return self._buffer[: piece.numel()].view(piece.shape)
 
     def room(self, piece: Tensor) -> Tensor:
         """Where to write what `leave` brings into the piece."""
-        return piece if piece.dtype == torch.float32 else self.new(piece)
+        return self.new(piece) if piece.dtype in HALF else piece
 
     def read(self, piece: Tensor) -> Tensor:
-        return piece if piece.dtype == torch.float32 else self.new(piece).copy_(piece)
+        return self.new(piece).copy_(piece) if piece.dtype in HALF else piece
 
     def leave(self, piece: Tensor) -> None:
-        if piece.dtype != torch.float32:
+        if piece.dtype in HALF:
             piece.copy_(self.new(piece))
 
 
