@@ -47,7 +47,13 @@ def depth_to_space(x: Tensor, factor: int = 2) -> Tensor:
 
 def pixel_norm(x: Tensor) -> Tensor:
     """(N, K) scaled to a mean square of 1 per sample."""
+    x = single(x)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32, whatever autocast made of it. Nothing for a tracer to see: what is exported was never converted."""
+    return x.float() if isinstance(x, Tensor) and x.dtype != torch.float32 else x
 
 
 class Conv(nn.Module):
@@ -256,14 +262,16 @@ class Decoder(nn.Module):
         x = code
         for i in range(self.steps):
             x = self.get_submodule(f"res{i}")(self.get_submodule(f"upscale{i}")(x))
-        return torch.sigmoid(depth_to_space(self._heads(x)) if self.doubled else self.out_conv(x))
+        # Half precision of a face near 1 is coarser than a step of 8 bits.
+        x = single(self._heads(x) if self.doubled else self.out_conv(x))
+        return torch.sigmoid(depth_to_space(x) if self.doubled else x)
 
     def mask(self, code: Tensor) -> Tensor:
         """The mask half: (N, 1, res, res)."""
         x = code
         for i in range(self.steps + self.doubled):
             x = self.get_submodule(f"upscalem{i}")(x)
-        return torch.sigmoid(self.out_convm(x))
+        return torch.sigmoid(single(self.out_convm(x)))
 
     def _heads(self, x: Tensor) -> Tensor:
         """The four heads of flag `d` as one convolution: one pass over the largest tensor of the net instead of

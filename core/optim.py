@@ -147,12 +147,13 @@ class Optimizer(ABC):
         return gradients
 
     @torch.no_grad()
-    def step(self, ok: Tensor | None = None) -> Tensor | None:
+    def step(self, ok: Tensor | None = None, unscale: Tensor | None = None) -> Tensor | None:
         """One update from the gradients; they are left as they were.
 
         ok: a 0-d bool tensor, or None to update whatever comes. Where it is false, or a gradient is not finite, weights
         and moments stay as they are; elsewhere than on the CPU that is decided on the device, which nothing waits for.
-        Returns whether the update was made, on the device.
+        unscale: a 0-d tensor that makes true gradients of them, where clipping is on. Returns whether the update was
+        made, on the device.
         """
         iteration = self.iterations + 1
         lr = self.lr
@@ -160,6 +161,8 @@ class Optimizer(ABC):
             lr *= (math.cos(2 * math.pi * iteration / self.lr_cos) + 1) / 2
         gradients = self._gradients()
         norm = self._norm(gradients) if self.clip_norm or ok is not None else None
+        if norm is not None and unscale is not None:
+            norm = norm * unscale
         moving = None
         if ok is not None and norm is not None:
             ok = ok & norm.isfinite()
@@ -167,7 +170,7 @@ class Optimizer(ABC):
                 self.iterations = iteration
                 return ok
             moving = None if self.reads_are_free else ok.to(self.home, torch.float32)
-        scale = self._clip_scale(norm) if norm is not None and self.clip_norm else None
+        scale = self._clip_scale(norm, unscale) if norm is not None and self.clip_norm else None
         keys = self.dropout.keys(iteration, len(gradients)) if self.dropout else []
         # Whatever fails before this line has changed nothing.
         self.iterations, self.torn = iteration, True
@@ -209,9 +212,10 @@ class Optimizer(ABC):
         """The global L2 norm, a 0-d tensor on the device."""
         return torch.stack(torch._foreach_norm(list(gradients))).norm()
 
-    def _clip_scale(self, norm: Tensor) -> Tensor | None:
+    def _clip_scale(self, norm: Tensor, unscale: Tensor | None = None) -> Tensor | None:
         """What brings the norm down to clip_norm, as a 0-d tensor on the device; None when not needed."""
         scale = (self.clip_norm / norm).clamp(max=1.0)
+        scale = scale if unscale is None else scale * unscale
         return None if self.reads_are_free and scale.item() == 1.0 else scale.to(self.home)
 
     @abstractmethod

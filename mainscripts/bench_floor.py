@@ -54,6 +54,7 @@ class Floor:
 
     def __init__(self, task: SwapTask, batch: Batch) -> None:
         self.net: SwapNet = copy.deepcopy(task.net)
+        self.precision = task.precision
         self.x = task.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
         for block in self.net.modules():
             for kind, method, plain in PLAIN:
@@ -63,7 +64,8 @@ class Floor:
     def __call__(self) -> None:
         for parameter in self.net.parameters():
             parameter.grad = None
-        drawn = self.net.decode_both(self.net.codes(self.x))
+        with self.precision.autocast():
+            drawn = self.net.decode_both(self.net.codes(self.x))
         torch.autograd.backward(drawn, [torch.ones_like(tensor) for tensor in drawn])
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         gradients[0].sum().item()  # the first layer comes last: this waits for the device

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="faces of each side (%(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="any other option")
     parser.add_argument("--device", default="cpu", help="PyTorch's name of the device (%(default)s)")
-    parser.add_argument("--precision", default="full", help="precision mode (%(default)s)")
+    parser.add_argument("--precision", default="full", help="mp_mode (%(default)s); the floor computes in it too")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (PyTorch's choice)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="measurements to take the median of")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")

@@ -11,6 +11,7 @@ from core import memory, prompts
 from core.batch import SampleRequest
 from core.events import Noted, Waits, Warned
 from core.options import Option, OptionError, Values, by_key, defaults, resolve, rounded, settle
+from core.precision import Precision
 from core.prompts import Back, Leave
 from core.shortage import FAILURES
 from core.stages import BUSY, MODEL, Stages
@@ -47,6 +48,7 @@ class Changes:
             if values is None or all(setup.values[key] == value for key, value in values.items()):
                 emit(Noted("The options stay as they are."))
                 return False
+            Precision(values["mp_mode"], setup.device.torch_name)  # refused now, while the model is whole
             requests = setup.spec.requests(values)
             faces = setup.facesets
             if requests != setup.requests or values.get("pretrain") != setup.values.get("pretrain"):

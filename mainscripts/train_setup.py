@@ -265,6 +265,8 @@ def build(
         if setup.data is not None:
             check_sizes(setup.spec, setup.values, setup.directory, reinit)
         task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
+    for note in task.precision.notes:
+        stages.say(note)
     wanted = list(reinit)
     parts = (*task.network_parts, *task.optional_parts)
     unknown = sorted(set(wanted) - set(parts))

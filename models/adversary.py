@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core import losses
 from core.nn import CHANNELS_LAST, Conv, ConvTransposed, leaky
 from core.optim import Optimizer
+from core.precision import Precision, Scaler
 
 MAX_LAYERS = 9
 MAX_CHANNELS = 512
@@ -104,7 +105,8 @@ class Adversary:
     """A discriminator, its optimizer and how much fooling it counts.
 
     stem: its file; scope: DFL's name for it inside the optimizer's file `optimizer_stem`. share: how much a map of each
-    example counts in the discriminator's own loss. The optimizer is set by its owner, who knows the training options.
+    example counts in the discriminator's own loss. The optimizer is set by its owner, who knows the training options,
+    and so is what it computes in.
     """
 
     optimizer: Optimizer
@@ -115,19 +117,29 @@ class Adversary:
         self.stem, self.optimizer_stem, self.scope, self.net, self.power = stem, optimizer_stem, scope, net, power
         self.share = share
 
+    def compute_in(self, precision: Precision) -> None:
+        """Before the first use."""
+        self.precision, self.scaler = precision, Scaler(precision)
+
+    def _maps(self, examples: Tensor) -> list[Tensor]:
+        """Its maps of logits, float32."""
+        with self.precision.autocast():
+            return [logits.float() for logits in self.net(examples)]
+
     def fool(self, fake: Tensor) -> Tensor:
         """(N,): what the model pays for being told from the real thing. The discriminator itself does not move."""
         self.net.requires_grad_(False)
-        return self.power * sum((losses.logits_loss(logits, True) for logits in self.net(fake)), fake.new_zeros(()))
+        zero = torch.zeros((), device=fake.device)
+        return self.power * sum((losses.logits_loss(logits, True) for logits in self._maps(fake)), zero)
 
     def step(self, real: Tensor, fake: Tensor, ok: Tensor | None = None) -> None:
         """One update of the discriminator from detached examples, (N, ...) each; ok as in `Optimizer.step`."""
         self.net.requires_grad_(True)
         self.optimizer.zero_grad()
-        loss = real.new_zeros(())
-        for logits in self.net(torch.cat((real, fake))):
+        loss = torch.zeros((), device=real.device)
+        for logits in self._maps(torch.cat((real, fake))):
             told_real, told_fake = logits.chunk(2)
             each = losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)
             loss = loss + (self.share * each).sum()
-        loss.backward()
-        self.optimizer.step(None if ok is None else ok & loss.detach().isfinite())
+        self.scaler.backward(loss)
+        self.scaler.step((self.optimizer,), None if ok is None else ok & loss.detach().isfinite())

@@ -109,6 +109,8 @@ class AmpNet(SwapNet):
 
 def mix(src: Tensor, dst: Tensor, share: Tensor) -> Tensor:
     """Channels of `src` where share is 1, of `dst` where it is 0."""
+    if isinstance(src, Tensor):  # and not what traces it
+        share = share.to(src.dtype)
     return src * share + dst * (1 - share)
 
 

@@ -245,7 +245,7 @@ TRAINING = (
         "clipgrad", "bool", "Enable gradient clipping",
         "Limits how far one iteration can move the weights. Makes a collapse less likely, costs a little speed.",
         advice="With small batches, with style powers, or if a training collapsed before.",
-        default=False, group="training",
+        default=False, forced=lambda chosen: True if chosen.get("mp_mode") == "float16" else None, group="training",
     ),
     Option(
         "pretrain", "bool", "Enable pretraining mode",

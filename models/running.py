@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from core.options import Answers, Option
+from core.precision import PRECISIONS
 
 
 def check_suffix(text: str) -> str:
@@ -221,4 +222,18 @@ CACHE = (
     ),
 )  # fmt: skip
 
-RUNNING = (*HISTORY, *SAFETY, *SAMPLES, *CACHE)
+SPEED = (
+    Option(
+        "mp_mode", "choice", "Mixed precision mode",
+        "What the network computes in while it trains. full: float32. full_t: float32 with TF32 in its products, on "
+        "NVIDIA cards from the Ampere generation on. bfloat: bfloat16, faster where the card or processor has it, in "
+        "half the memory for what a step keeps. float16: the same for older cards, with a scaled loss; gradients are "
+        "then always clipped. Weights, optimizer, losses, files and previews stay float32 in every mode. What the "
+        "device cannot do is refused.",
+        advice="bfloat on NVIDIA cards from the Ampere generation on and on processors with bfloat16; float16 only "
+        "where there is no bfloat16.",
+        default="full", choices=PRECISIONS, ask="advance", stored=False, group="speed",
+    ),
+)  # fmt: skip
+
+RUNNING = (*HISTORY, *SAFETY, *SAMPLES, *CACHE, *SPEED)

@@ -21,10 +21,9 @@ from core.batch import Batch, Captions, Page, SampleRequest, Swap, array_channel
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
-from core.options import Option, OptionError, Values, resolve
+from core.options import Option, Values, resolve
+from core.precision import Precision
 from core.runstate import RunState
-
-PRECISIONS = ("full",)
 
 
 class PartError(ModelError):
@@ -38,12 +37,14 @@ class Task(ABC):
     adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
     the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step,
     `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
-    targets), as far as measured; 0-d tensors on the device.
+    targets), as far as measured; 0-d tensors on the device. `precision`: what steps compute in; everything else that
+    is drawn is drawn in full.
     """
 
     network_parts: tuple[str, ...]
     optional_parts: tuple[str, ...]
     loss_names: tuple[str, ...]
+    precision: Precision
 
     def __init__(self, spec: ModelSpec, values: Values) -> None:
         self.spec = spec
@@ -258,12 +259,11 @@ class ModelSpec:
         return replace(self, rows=rows)
 
     def build(
-        self, values: Values, device: Any = "cpu", precision: str = "full", seed: int = 0, training: bool = True
+        self, values: Values, device: Any = "cpu", precision: str | None = None, seed: int = 0, training: bool = True
     ) -> Task:
-        """The network on `device` with fresh weights drawn from `seed`. Without `training` it can only draw: no
-        optimizers, no adversaries, and `load` reads the network alone."""
-        if precision not in PRECISIONS:
-            raise OptionError(f"precision: got {precision!r}, allowed is {' / '.join(PRECISIONS)}.")
+        """The network on `device` with fresh weights drawn from `seed`. precision: another than `mp_mode` of the
+        values. Without `training` it can only draw: no optimizers, no adversaries, and `load` reads the network alone.
+        Raises OptionError for a precision that the device does not have."""
         return self.task(self, values, device=device, precision=precision, seed=seed, training=training)
 
 

@@ -20,6 +20,7 @@ from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 from core.options import Values
+from core.precision import Precision, Scaler
 from models.net import OPTIMIZER
 from models.net import SwapNet as SwapNet
 from models.recipe import Recipe
@@ -42,7 +43,7 @@ class SwapTask(Task):
         values: Values,
         recipe: Recipe,
         device: Any = "cpu",
-        precision: str = "full",
+        precision: str | None = None,
         seed: int = 0,
         training: bool = True,
     ) -> None:
@@ -50,8 +51,10 @@ class SwapTask(Task):
         self._where: dict[str, Any] = {
             "recipe": recipe, "device": device, "precision": precision, "seed": seed, "training": training
         }  # fmt: skip
-        self.recipe, self.precision, self.seed = recipe, precision, seed
+        self.recipe, self.seed = recipe, seed
         self.device = torch.device(device)
+        self.precision = Precision(precision or values["mp_mode"], self.device)
+        self.scaler = Scaler(self.precision)
         generator = torch.Generator().manual_seed(seed)
         self.net = recipe.make_net(values, generator).to(self.device)
         self.adversaries = recipe.make_adversaries(values, self.net, generator) if training else {}
@@ -71,6 +74,7 @@ class SwapTask(Task):
             self.modules[adversary.stem] = adversary.net
             named = {f"{adversary.scope}.{name}": weight for name, weight in adversary.net.named_parameters()}
             adversary.optimizer = self._make_optimizer(named, (adversary.scope,), seed + number)
+            adversary.compute_in(self.precision)
             self.optimizers[adversary.optimizer_stem] = adversary.optimizer
         self.optional_parts = tuple(stem for stem in (*self.modules, *self.optimizers) if stem not in self.net.parts)
 
@@ -91,7 +95,7 @@ class SwapTask(Task):
             weights,
             trained=[name for name in weights if name.partition("/")[0] in trained],
             lr=self.recipe.lr,
-            clip_norm=1.0 if values["clipgrad"] else 0.0,
+            clip_norm=1.0 if values["clipgrad"] or self.precision.scales else 0.0,
             lr_cos=self.recipe.lr_cos if slow else 0,
             dropout=LrDropout(seed, on_cpu=values["lr_dropout"] == "cpu") if slow else None,
             offload=self.device.type != "cpu" and not values["models_opt_on_gpu"],
@@ -100,9 +104,12 @@ class SwapTask(Task):
     @property
     def optimizer(self) -> Optimizer:
         """The network's own, of those DFL's. Raises RuntimeError in a task that only draws."""
+        self._must_train()
+        return self.optimizers[OPTIMIZER]
+
+    def _must_train(self) -> None:
         if not self.optimizers:
             raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
-        return self.optimizers[OPTIMIZER]
 
     @property
     def torn(self) -> bool:
@@ -132,23 +139,22 @@ class SwapTask(Task):
         return torch.cat((src, dst))
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        first = self.optimizer
+        self._must_train()
         for optimizer in self.net_optimizers:
             optimizer.zero_grad()
         inputs = self.inputs(batch)
-        per_sample, hidden, face = self._losses(batch, inputs)
+        with self.precision.step():
+            per_sample, hidden, face = self._losses(batch, inputs)
         total = per_sample.sum()
         for term in hidden:
             total = total + term.sum()
-        total.backward()
-        ok = total.detach().isfinite() if self.values.get("collapse_guard") else None
-        updated = first.step(ok)
-        for optimizer in self.net_optimizers[1:]:
-            optimizer.step(updated)
+        self.scaler.backward(total)
+        ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
+        updated, well = self.scaler.step(self.net_optimizers, ok)
         if not self.values.get("pretrain"):
             self._train_adversaries(inputs, updated)
         if updated is not None:
-            self.health = {"updated": updated, "contrast": contrast(face.detach(), inputs.target)}
+            self.health = {"updated": well, "contrast": contrast(face.detach(), inputs.target)}
         src, dst = per_sample.detach().chunk(2)
         return {"src_loss": src.mean(), "dst_loss": dst.mean()}
 
@@ -160,7 +166,8 @@ class SwapTask(Task):
 
     def losses(self, batch: Batch) -> Tensor:
         """(2N,) losses as they are displayed, src then dst, with their graph."""
-        return self._losses(batch, self.inputs(batch))[0]
+        with self.precision.step():
+            return self._losses(batch, self.inputs(batch))[0]
 
     def soften(self) -> list[str]:
         """Gradient clipping, and a tenth of what pulls at the network from outside; stored with the model."""
@@ -190,8 +197,9 @@ class SwapTask(Task):
         """(2N,) displayed losses, src then dst; terms that the gradient follows besides, adversaries and what DFL sets
         against their artefacts; and the faces drawn."""
         values, resolution = self.values, self.values["resolution"]
-        codes = self.net.codes(inputs.warped, self.draws())
-        face, drawn_mask = self.net.decode_both(codes)
+        with self.precision.autocast():
+            codes = self.net.codes(inputs.warped, self.draws())
+            face, drawn_mask = self.net.decode_both(codes)
         face, shown, compared = face.contiguous(), inputs.target, face
         if values["masked_training"]:
             shown, compared = inputs.target * inputs.soft, face * inputs.soft
@@ -201,9 +209,9 @@ class SwapTask(Task):
             total = total + losses.eyes_mouth_loss(inputs.target, face, self.both(batch, "mask_em"))
         src_code, dst_code = codes.chunk(2)
         if power := values.get("face_style_power"):
-            total = total + of_src(power * face_style(self.net, dst_code, face, drawn_mask))
+            total = total + of_src(power * face_style(self.net, dst_code, face, drawn_mask, self.precision))
         if power := values.get("bg_style_power"):
-            total = total + of_src(power * background_style(self.net, dst_code, inputs))
+            total = total + of_src(power * background_style(self.net, dst_code, inputs, self.precision))
         hidden = []
         if judge := self.adversaries.get("code_discriminator"):
             hidden.append(judge.fool(src_code))
@@ -217,7 +225,7 @@ class SwapTask(Task):
         if not self.adversaries:
             return
         both = self.recipe.judges_dst
-        with torch.no_grad():
+        with torch.no_grad(), self.precision.autocast():
             if both or "code_discriminator" in self.adversaries:
                 codes = self.net.codes(inputs.warped, self.draws())
             else:
@@ -229,7 +237,8 @@ class SwapTask(Task):
             real, soft = (array if both else array.chunk(2)[0] for array in (inputs.target, inputs.soft))
             with torch.no_grad():
                 decoder = self.net.decoder_of("src")
-                fake = self.net.faces_of_both(codes) if both else decoder.face(codes[: len(real)])
+                with self.precision.autocast():
+                    fake = self.net.faces_of_both(codes) if both else decoder.face(codes[: len(real)])
                 if self.values["masked_training"]:
                     real, fake = real * soft, fake * soft
             judge.step(real=real, fake=fake, ok=ok)

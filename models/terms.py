@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core import losses
+from core.precision import Precision
 from models.net import SwapNet
 
 
@@ -33,23 +34,29 @@ def of_src(term: Tensor) -> Tensor:
     return torch.cat((term, torch.zeros_like(term)))
 
 
-def face_style(net: SwapNet, dst_code: Tensor, face: Tensor, drawn_mask: Tensor) -> Tensor:
+def face_style(
+    net: SwapNet, dst_code: Tensor, face: Tensor, drawn_mask: Tensor, precision: Precision
+) -> Tensor:
     """The swap's colours and contrasts inside its mask against those of dst's face, for a power of 1.
 
     The gradient reaches src's decoder only, not the code: so the swap is drawn for this term alone, even where
     `background_style` draws it with its code. face, drawn_mask: (2N, C, H, W) as drawn, src before dst.
     """
     decoder, code = net.decoder_of("src"), net.swap_code(dst_code).detach()
-    with torch.no_grad():
-        mask = decoder.mask(code)
+    with precision.autocast():
+        swapped = decoder.face(code)
+        with torch.no_grad():
+            mask = decoder.mask(code)
     dst_dst, dst_dstm = (drawn.detach().chunk(2)[1] for drawn in (face, drawn_mask))
-    return losses.style_loss(dst_dst * dst_dstm, decoder.face(code) * mask, face.shape[-1] // 8, 100.0)
+    return losses.style_loss(dst_dst * dst_dstm, swapped * mask, face.shape[-1] // 8, 100.0)
 
 
-def background_style(net: SwapNet, dst_code: Tensor, inputs: Inputs) -> Tensor:
+def background_style(net: SwapNet, dst_code: Tensor, inputs: Inputs, precision: Precision) -> Tensor:
     """What surrounds the swap against what surrounds dst, where src's soft mask is not, for a power of 1."""
     outside = 1 - inputs.soft.chunk(2)[0]
-    drawn = net.decoder_of("src").face(net.swap_code(dst_code)) * outside
+    with precision.autocast():
+        drawn = net.decoder_of("src").face(net.swap_code(dst_code))
+    drawn = drawn * outside
     around = inputs.target.chunk(2)[1] * outside
     structure = losses.dssim(around, drawn, int(inputs.resolution / 11.6)).mean(1)
     return 0.1 * (structure + losses.mean_square(around, drawn))

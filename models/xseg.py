@@ -21,6 +21,7 @@ from core.modeldir import ModelError, Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import LrDropout, RMSprop
 from core.options import RESTART, Option, Values
+from core.precision import Precision, Scaler
 from core.torchcolor import in_channels
 from models.common import LONG_NAMES, altered, fixed, pick, unasked
 from models.pages import rows_of
@@ -44,7 +45,7 @@ class XSegTask(Task):
         values: Values,
         base: int = BASE,
         device: Any = "cpu",
-        precision: str = "full",
+        precision: str | None = None,
         seed: int = 0,
         training: bool = True,
     ) -> None:
@@ -54,6 +55,8 @@ class XSegTask(Task):
             "base": base, "device": device, "precision": precision, "seed": seed, "training": training,
         }  # fmt: skip
         self.device = torch.device(device)
+        self.precision = Precision(precision or values["mp_mode"], self.device)
+        self.scaler = Scaler(self.precision)
         self.resolution = int(values["resolution"])
         self.net = XSegNet(base, self.resolution)
         if self.device.type != "meta":
@@ -63,8 +66,9 @@ class XSegTask(Task):
         self.network_parts, self.modules = (self.stem,), {self.stem: self.net}
         self.optional_parts = (f"{self.stem}_opt",) if training else ()
         weights = {f"XSeg/{name.replace('.', '/')}": weight for name, weight in self.net.named_parameters()}
+        clip = 1.0 if self.precision.scales else 0.0
         self.optimizers = (
-            {f"{self.stem}_opt": RMSprop(weights, lr=RATE, dropout=LrDropout(seed))} if training else {}
+            {f"{self.stem}_opt": RMSprop(weights, lr=RATE, clip_norm=clip, dropout=LrDropout(seed))} if training else {}
         )
 
     @property
@@ -99,12 +103,12 @@ class XSegTask(Task):
         optimizer.zero_grad()
         per_sample, drawn, wanted = self._losses(batch)
         total = per_sample.sum()
-        total.backward()
-        ok = total.detach().isfinite() if self.values.get("collapse_guard") else None
-        updated = optimizer.step(ok)
+        self.scaler.backward(total)
+        ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
+        updated, well = self.scaler.step((optimizer,), ok)
         if updated is not None:
             spread = wanted[..., ::4, ::4].std() + 1e-6
-            self.health = {"updated": updated, "contrast": drawn.detach().sigmoid()[..., ::4, ::4].std() / spread}
+            self.health = {"updated": well, "contrast": drawn.detach().sigmoid()[..., ::4, ::4].std() / spread}
         return {"loss": per_sample.detach().mean()}
 
     def losses(self, batch: Batch) -> Tensor:
@@ -115,16 +119,22 @@ class XSegTask(Task):
         """(N,) losses, the logits (N, 1, R, R) and what they should be after the sigmoid."""
         if self.pretraining:
             image = self.upload(batch.face.warped, "warped")
-            wanted, logits = in_channels(image, 1), self.net(image, skips=False)
+            wanted, logits = in_channels(image, 1), self._logits(image, skips=False)
             drawn = logits.sigmoid()
             total = 10 * losses.mean_square(wanted, drawn)
             for share in (11.6, 23.2):
                 total = total + 5 * losses.dssim(wanted, drawn, int(self.resolution / share)).mean(1)
             return total, logits, wanted
         wanted = self.upload(batch.face.label, "label")
-        logits = self.net(self.upload(batch.face.image, "image"))
+        logits = self._logits(self.upload(batch.face.image, "image"))
         entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return entropy.mean((1, 2, 3)), logits, wanted
+
+    def _logits(self, image: Tensor, skips: bool = True) -> Tensor:
+        """In what the network is trained in; float32."""
+        with self.precision.step(), self.precision.autocast():
+            logits: Tensor = self.net(image, skips=skips)
+            return logits.float()
 
     def soften(self) -> list[str]:
         """Gradient clipping, for this run: DFL knows no such option here."""

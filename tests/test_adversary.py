@@ -127,10 +127,11 @@ def test_where_the_gradients_of_the_styles_flow(archi: str) -> None:
         grads = {name: weight.grad for name, weight in task.net.named_parameters() if weight.grad is not None}
         return {name.split(".")[0] + "." + name.split(".")[1] for name, grad in grads.items() if grad.abs().max() > 0}
 
-    by_face = reached(face_style(task.net, codes.chunk(2)[1], face, mask))
+    by_face = reached(face_style(task.net, codes.chunk(2)[1], face, mask, task.precision))
     assert by_face and all(name.startswith(f"{drawer}.") for name in by_face), "src's decoder only, not the code"
     assert not any("upscalem" in name or "out_convm" in name for name in by_face), "the mask is no part of it"
-    by_background = {name.split(".")[0] for name in reached(background_style(task.net, codes.chunk(2)[1], inputs))}
+    term = background_style(task.net, codes.chunk(2)[1], inputs, task.precision)
+    by_background = {name.split(".")[0] for name in reached(term)}
     shared = {"inter"} if archi.startswith("df") else {"inter_AB"}
     assert by_background == {"encoder", drawer} | shared
 
