@@ -125,7 +125,7 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     me.answers("[] Session name", "later")
     for question in ("reset iterations", "Names of", "Maximum N", "Backup every", "Maximum size", "Collapse"):
         me.answers(question, "")
-    for question in ("Make samples", "Max cpu", "Pin samples", "Use face cache", "old preview"):
+    for question in ("Make samples", "Max cpu", "Pin samples", "Use face cache", "Mixed precision", "old preview"):
         me.answers(question, "")
     me.child.expect_exact("Other options: random_dst_flip y -> n, batch_size 2 -> 4, session_name nothing -> later.")
     me.child.expect_exact('Starting. Press "Enter"')
