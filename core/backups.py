@@ -105,7 +105,7 @@ def make(
         folder = _make_room(root, rules, disk) if rules.naming == "numbers" else _stamped(root, now, rules.session)
         disk.replace(partial, folder)
         disk.sync_folder(root)
-    except Exception:
+    except BaseException:  # Ctrl-C too: half a backup may be gigabytes
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return folder

@@ -138,20 +138,6 @@ class Batch(_Named):
 
 
 @dataclass(frozen=True)
-class Pred:
-    """What a decoder drew: faces (N, C, H, W) from the coarsest output size to the full one, and a mask
-    (N, 1, H, W) or None; both [0, 1]."""
-
-    faces: tuple[Any, ...]
-    mask: Any = None
-
-    @property
-    def face(self) -> Any:
-        """The full-size face."""
-        return self.faces[-1]
-
-
-@dataclass(frozen=True)
 class Swap:
     """A swap of dst images: face (N, C, H, W) drawn by the src decoder, and both masks (N, 1, H, W); [0, 1]."""
 

@@ -88,7 +88,6 @@ class Board:
             note=f"drawn at iteration {self.drawn_at}" if keys else "",
         )
 
-
     def shot(self, index: int, *, last: int = 0, width: int = 0) -> Shot:
         """Page `index` of the latest for a window of that width (0: as suits)."""
         return draw_shot(

@@ -22,12 +22,11 @@ MAX_TILES = (1600, 800)
 LEAST_TILE = 128
 """But many rows make a page higher rather than a tile lower than this."""
 MAX_ROWS = 16
+"""So many faces a preview history may have."""
 MIN_WIDTH = 480
 MAX_PIXELS = 8 << 20
 """A window is given no more of the tiles; larger grids are shrunk."""
 MAX_HEAD = 8 * LINE_HEIGHT + GRAPH_HEIGHT
-MAX_SIZE = (MAX_TILES[0], MAX_HEAD + MAX_ROWS * LEAST_TILE)
-"""No composed picture of a page of up to `MAX_ROWS` rows is wider or higher (up to 8 lines of text)."""
 
 RANGES = (0, 5_000, 10_000, 50_000, 100_000)
 """Iterations the graph covers, in the order the key `l` goes through them; 0 is all."""

@@ -101,7 +101,7 @@ class SaveJournal:
             self.disk.replace(draft, self.journal_path)
             self.disk.sync_folder(self.folder)
             self._switch(manifest)
-        except Exception:
+        except Exception:  # whatever it is: the model on the disk has to stay the one before
             self._give_up()
             raise
         self._clear(sync=True)

@@ -87,7 +87,7 @@ class Stages:
         self.begin(name, hint, shown)
         try:
             yield
-        except BaseException:
+        except BaseException:  # Ctrl-C ends a stage too; the time it took belongs in the log
             self.end(failed=True)
             raise
         self.end()

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from core import child as children
 from core import web_wire
 from core.events import (
     Advanced,
@@ -50,7 +48,6 @@ from core.web_address import Address
 
 PUSH_S = 0.5
 """Seconds between what the page is told of iterations."""
-_ROOT = Path(__file__).resolve().parent.parent
 _ENDED = {
     "command": "Training ended. The model is saved.",
     "target": "Training ended at its target. The model is saved.",
@@ -225,7 +222,6 @@ class WebPage:
         else:
             ask(self._commands, cast(CommandName, str(said["name"])))
 
-
     def _change(self, given: dict[str, str]) -> None:
         """Asks for other options; together with those that still wait, so that there is one such command at most."""
         with self._commands.mutex:
@@ -238,23 +234,14 @@ class WebPage:
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    environ: Mapping[str, str] = {
-        # found from anywhere, and no `core` of the user's folder is taken for ours
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=_ROOT,
-        env=environ,
-        start_new_session=os.name == "posix",  # the terminal's Ctrl-C is for the trainer
-        creationflags=flags,
+        cwd=children.ROOT,
+        env=children.environment(),
+        **children.detached(),
     )
 
 
@@ -262,6 +249,5 @@ def _reason(was_ready: bool, code: int, words: list[str]) -> str:
     """One line from how the page's process ended and its last words."""
     what = "the preview page has ended" if was_ready else "the preview page could not be opened"
     if code < 0:
-        with contextlib.suppress(ValueError):
-            what += f" ({signal.Signals(-code).name})"
+        what += f" ({children.ending(code)})"
     return f"{what}: {words[-1]}" if words else what

@@ -8,18 +8,15 @@ on.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+from core import child as children
 from core.events import Command, Event, Previewed, Started, Stepped, Waits
 from core.history import Board
 from core.preview import MAX_HEAD, MAX_PIXELS, RANGES, waiting_shot
@@ -38,7 +35,6 @@ MAX_WIDTH = 8192
 """Text and graph are drawn no wider."""
 
 _SLOT = (MAX_PIXELS + MAX_WIDTH * MAX_HEAD) * 3 + (1 << 20)
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 def display_problem(environ: Mapping[str, str], platform: str) -> str:
@@ -224,15 +220,10 @@ class Window:
 
 
 def _start(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[str]:
-    environ = dict(os.environ)
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    # cwd and PYTHONPATH: found from anywhere, and no `core` of the user's folder is taken for ours
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
+    # QT_XCB_NO_XI2: else Qt hears of the wheel by another way, see core/window_x11.py
+    environ = children.environment(QT_XCB_NO_XI2="1")
     if environ.get("DISPLAY") and environ.get("QT_QPA_PLATFORM", "").startswith("wayland"):
         environ["QT_QPA_PLATFORM"] = "xcb"  # the only one OpenCV's wheels bring
-    environ["QT_XCB_NO_XI2"] = "1"  # else Qt hears of the wheel by another way, see core/window_x11.py
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -241,23 +232,17 @@ def _start(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[str]:
         text=True,
         encoding="utf-8",
         errors="replace",
-        cwd=_ROOT,
+        cwd=children.ROOT,
         env=environ,
-        # out of the terminal's process group: its Ctrl-C is for the trainer
-        start_new_session=os.name == "posix",
-        pass_fds=fds,
-        creationflags=flags,
+        **children.detached(fds),
     )
 
 
 def _reason(was_ready: bool, code: int, errors: list[str]) -> str:
     """One line from how the child ended and its last words."""
     what = "the preview window's process ended" if was_ready else "the preview window cannot be opened"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            what += f" ({signal.Signals(-code).name})"
-    elif was_ready:
-        what += f" (exit code {code})"
+    if code < 0 or was_ready:
+        what += f" ({children.ending(code)})"
     why = _last_words([line.strip() for line in errors if line.strip()])
     return f"{what}: {why}" if why else what
 

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from core.child import ROOT
 from core.mainmemory import MainMemory
 from core.version import VERSION
 from mainscripts import doctor_machine as machine
 from mainscripts import doctor_packages as packages
-from mainscripts.doctor_finding import ROOT, Finding, safely
+from mainscripts.doctor_finding import Finding, safely
 from mainscripts.flags import folder
 from mainscripts.verb import EXIT_FAILED, EXIT_OK
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).resolve().parent.parent
+from core import child
+
 SECONDS = 120.0
 """How long a package may take to load: from a cold network drive a minute is possible."""
 
@@ -46,13 +44,11 @@ def safely(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 def ask(what: str, *arguments: str, seconds: float = SECONDS) -> dict[str, Any]:
     """The answer of mainscripts/doctor_probe.py; whatever goes wrong is an answer with `error` and `advice`."""
-    environ = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    # as core/window.py: found from anywhere, and no package of the folder somebody stands in is taken for ours
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
+    environ = child.environment(PYTHONIOENCODING="utf-8")
     command = [sys.executable, "-m", "mainscripts.doctor_probe", what, *arguments]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            command, cwd=child.ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             encoding="utf-8", errors="replace", timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -70,12 +66,5 @@ def ask(what: str, *arguments: str, seconds: float = SECONDS) -> dict[str, Any]:
     words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     last = f": {words[-1][:300]}" if words else ""
     advice = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew."
-    return {"error": f"crashes Python when it is loaded ({_ended(done.returncode)}){last}", "advice": advice,
+    return {"error": f"crashes Python when it is loaded ({child.ending(done.returncode)}){last}", "advice": advice,
             "missing": False}  # fmt: skip
-
-
-def _ended(code: int) -> str:
-    try:
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    except ValueError:
-        return f"signal {-code}"

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from core.child import ROOT
 from core.disk import remedy
 from core.mainmemory import MainMemory
 from core.memory import size
 from core.version import VERSION
-from mainscripts.doctor_finding import ROOT, Finding, State
+from mainscripts.doctor_finding import Finding, State
 
 OLDEST, NEWEST = (3, 10), (3, 14)  # as in bat/env/setup.py
 SHORT_MEMORY, LITTLE_MEMORY = 1e9, 4e9

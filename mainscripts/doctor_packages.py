@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.child import ROOT
 from core.memory import size
-from mainscripts.doctor_finding import ROOT, Finding, State, ask
+from mainscripts.doctor_finding import Finding, State, ask
 
 Answer = dict[str, Any]
 AGAIN = "Remove the folder .venv and start a launcher in bat/, which sets everything up anew."

@@ -20,9 +20,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from core.child import ROOT
 from core.failures import import_problem
 from core.memory import out_of_memory, usage
-from mainscripts.doctor_finding import ROOT
 from mainscripts.verb import message_of
 
 ANSWER = "facesmith-doctor "

@@ -20,6 +20,7 @@ from core.batch import Batch, SampleRequest, Side
 from core.events import Command, Commands, Previewed, Warned
 from core.modeldir import LossHistory, ModelDir
 from core.options import OptionError, Values
+from core.preview import MAX_ROWS
 from core.stages import FACES, Stages
 from mainscripts.samples import as_arrays
 from mainscripts.train_sinks import Sinks
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from mainscripts.train_setup import Setup
 
 HISTORY_SEED = 0x5EED
-MOST = 16  # rows of a preview
 
 
 def find_faces(
@@ -47,8 +47,8 @@ def find_faces(
         raise OptionError(f"--history-faces: this model has the faces {', '.join(facesets)}, and needs src and dst.")
     found = {side: _places(side, text, facesets[side]) for side, text in zip(facesets, words, strict=True)}
     rows = max(map(len, found.values()))
-    if rows > MOST:
-        raise OptionError(f"--history-faces: got {rows} faces, allowed are {MOST}: one for each row of a preview.")
+    if rows > MAX_ROWS:
+        raise OptionError(f"--history-faces: got {rows} faces, allowed are {MAX_ROWS}: one for each row of a preview.")
     return {side: [places[row % len(places)] for row in range(rows)] for side, places in found.items()}
 
 

@@ -100,7 +100,6 @@ HISTORY = (
         condition="and with `--config-training-file` or `--auto-gen-config`",
     ),
 )  # fmt: skip
-HISTORY_KEYS = tuple(row.key for row in HISTORY)
 
 SAFETY = (
     Option(

@@ -24,17 +24,18 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
+from core import child
 from core.sharedbuf import SharedBuffer
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_ATTEMPTS = 3
 """Deaths in a row (of a worker that never came up, or over one and the same job) that end the loader."""
 
 _AHEAD = 2  # jobs a worker holds: one in work, one so that it never waits for the parent
 _GOODBYE_S = 3.0
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""More workers, not more threads in each, are what uses the cores."""
 
 
 @dataclass
@@ -205,9 +206,9 @@ class Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                cwd=ROOT,  # -m puts the working folder first in the path: it must not be a folder of the user's
-                env=_environment(),
-                **_detached(self._fds),
+                cwd=child.ROOT,
+                env=child.environment(**_ONE_THREAD),
+                **child.detached(self._fds, console=True),
             )
             seat.process = process
             _send(process, self._hello)
@@ -262,26 +263,12 @@ class Pool:
                 Note(f"a sample worker (process {process.pid}) gave no answer; another takes over its work")
             )
             return True
-        how = f"a sample worker (process {process.pid}) ended unexpectedly ({_ending(process.returncode)})"
+        how = f"a sample worker (process {process.pid}) ended unexpectedly ({child.ending(process.returncode)})"
         if attempts >= MAX_ATTEMPTS:
             self.results.put(Fatal(f"{how}, {attempts} times in a row{said}"))
             return False
         self.results.put(Note(f"{how}; another takes over its work{said}"))
         return True
-
-
-def _environment() -> dict[str, str]:
-    """One thread a worker: more workers, not more threads, are what uses the cores."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": path}
-
-
-def _detached(fds: tuple[int, ...]) -> dict[str, Any]:
-    """Popen arguments that keep the terminal's Ctrl-C away from workers: the parent ends them, after saving."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True, "pass_fds": fds}
 
 
 def _send(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
@@ -302,7 +289,3 @@ def _tail(errors: IO[bytes], limit: int = 4000) -> str:
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - limit))
     return errors.read().decode(errors="replace").strip()
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -25,6 +25,7 @@ ONLY = {
     "core.options": set(),
     "core.events": set(),
     "core.batch": set(),
+    "core.child": set(),
 }
 TORCH_FREE = [
     "samplelib", "facelib", "core.imagelib", "core.batch", "core.events", "core.options", "core.dflfile",

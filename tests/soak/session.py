@@ -38,7 +38,7 @@ EXPECTED = [
         r"(GAN|code_discriminator), \w+: not saved with the model yet, so fresh\.",
         # what is done to it
         r"Warning: SIG(TERM|HUP): saving and leaving within \d+ s\. The save of iteration [\d,]+ stands in .*",
-        r"Warning: a sample worker \(process \d+\) ended unexpectedly \(signal 9\); another takes over its work",
+        r"Warning: a sample worker \(process \d+\) ended unexpectedly \(SIGKILL\); another takes over its work",
         r"Warning: The preview window('s process ended \(SIGKILL\)| was closed)\. Previews go to JPG files in .*",
         r"Enter takes the value in brackets, .*",
     )
