@@ -17,6 +17,7 @@ import numpy.typing as npt
 from core.batch import SampleRequest
 from core.imagelib import warp as warping
 from core.imagelib import wear
+from samplelib import backgrounds
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.facetable import HOME, Table, joined
 from samplelib.prepare import Bytes, Prepared
@@ -49,7 +50,8 @@ def choose(sets: Sequence[Faceset], say: Callable[[str], object]) -> Faceset:
     for found, what in ((polygons, "segmented"), (masks, "xseg labeled")):
         if places := np.flatnonzero(found).tolist():
             say(f"Using {len(places):,} {what} samples.")
-            return faces.subset(places)
+            scenes = backgrounds.find([each.folder for each in sets], say)
+            return Faceset({**faces.subset(places).to_arrays(), **scenes})
     raise FacesetError(
         f"No segmented faces found, among {len(faces):,} in {' and '.join(str(each.folder) for each in sets)}. Label "
         "some faces with polygons in an XSeg editor such as DeepFaceLab's (20 to 50 that differ are a start), or apply "
@@ -116,7 +118,7 @@ def apply(worn: Worn, image: Array, label: Array) -> Array:
 
 
 def has_backdrop(chance: Chance) -> bool:
-    """Whether a sample gets another face's surroundings: of every second one."""
+    """Whether a sample gets other surroundings, those of another face or a background: of every second one."""
     return int(chance("backdrop").randint(2)) == 0
 
 
@@ -143,7 +145,8 @@ def make(
 ) -> None:
     """Writes a sample of a labelled face into `rows`: `image` (3, R, R) in [0, 1], `label` (1, R, R) of 0 and 1.
 
-    face, other: kinds image and label; other: the one whose surroundings it gets, needed where `has_backdrop`.
+    face, other: kinds image and label; other: the one whose surroundings it gets, or a background; needed where
+    `has_backdrop`.
     """
     size = request.resolution
     image, label = _float(face["image"]), face["label"]

@@ -34,6 +34,10 @@ class Patience:
     ) -> None:
         self._tell, self._stopping, self._sleep, self._told = tell, stopping, sleep, False
 
+    def tell(self, line: str) -> None:
+        """Tells what is not about a folder, to the same listener."""
+        self._tell(line)
+
     def read(self, sample: Sample, work: Callable[[], T]) -> T:
         """What work returns. Raises FaceReadError where the face is broken, is gone or cannot be read, though its
         folder is there; Stopped."""

@@ -27,6 +27,7 @@ from core.batch import SampleRequest
 from core.mainmemory import keep_freed
 from core.sharedbuf import Layout, SharedBuffer, attach
 from samplelib import labelled
+from samplelib.backgrounds import ARRAY, Backgrounds
 from samplelib.cache import FaceCache, Plan
 from samplelib.diskcache import DiskCache
 from samplelib.faceset import FaceReadError, Faceset, Sample, current
@@ -73,6 +74,11 @@ class Maker:
         self._facesets, self._requests, self._sets, self._seed, self._cache = facesets, requests, sets, seed, cache
         self._kinds = {side: kinds(request) for side, request in requests.items()}
         self._broken: dict[tuple[str, tuple[str, ...]], set[int]] = {}
+        self._scenes = {
+            side: Backgrounds(paths, requests[side].resolution, patience.tell)
+            for side, faces in facesets.items()
+            if requests[side].labelled and (paths := faces.to_arrays().get(ARRAY)) is not None
+        }
 
     def make(self, side: str, number: int, index: int, colours: int | None, rows: Rows, report: Report) -> None:
         """Write sample `number` of a side, face `index`, into `rows`; colours: the face that takes part in
@@ -90,7 +96,10 @@ class Maker:
 
         partner = request.partner(side)
         if colours is not None and partner is not None and (not request.labelled or labelled.has_backdrop(chance)):
-            reference = self._face(partner[0], colours, partner[1], request, report)
+            if side in self._scenes:
+                reference = self._scenes[side].piece(chance("background"))
+            if reference is None:
+                reference = self._face(partner[0], colours, partner[1], request, report)
         process(face, request, chance, reference, rows)
 
     def show(self, part: str, side: str, index: int, rows: Mapping[str, npt.NDArray[np.uint8]], report: Report) -> None:

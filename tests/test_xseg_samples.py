@@ -12,7 +12,7 @@ from sample_faces import mean_landmarks, noise, write_face
 
 from core.batch import SampleRequest
 from core.imagelib import wear
-from samplelib import labelled
+from samplelib import backgrounds, labelled
 from samplelib.faceset import Faceset, FacesetError
 from samplelib.loader import Loader
 from samplelib.prepare import prepare
@@ -150,3 +150,46 @@ def test_polygons_beyond_the_picture_are_cut(tmp_path: Path) -> None:
     face = prepare(Faceset.open(tmp_path, silent)[0], ("label",), REQUEST)
     assert face["label"][20].min() == 255 and face["label"][40].max() == 0
     assert polygons(64)["seg_ie_polys"]
+
+
+def test_backgrounds_come_behind_faces(tmp_path: Path) -> None:
+    """Red pictures from `aligned/backgrounds`, one of them broken: told, used, the same for any number of workers."""
+    place = make_labelled(tmp_path, 2) / "backgrounds"
+    place.mkdir()
+    for number, shape in enumerate(((1200, 900, 3), (70, 200, 3), (20, 20, 3))):
+        cv2.imwrite(str(place / f"{number}.jpg"), np.full(shape, (0, 0, 255), np.uint8))
+    (place / "3.jpg").write_bytes(b"no picture")
+    (place / "readme.txt").write_text("")
+    said: list[str] = []
+    faces = labelled.choose([Faceset.open(tmp_path, silent)], said.append)
+    assert len(faces) == 2 and "4 backgrounds of" in said[-1] and "1 other file is not read, only JPG is." in said[-1]
+    batches: list[np.ndarray] = []
+    for workers in (0, 2):
+        told: list[str] = []
+        with Loader({"face": faces}, {"face": REQUEST}, 16, seed=1, workers=workers, warn=told.append) as loader:
+            batches.append(np.concatenate([next(loader)["face"]["image"].copy() for _ in range(2)]))
+        assert any(line.startswith("background 3.jpg is skipped: ") for line in told), told
+    assert np.array_equal(*batches)
+    (place / "3.jpg").unlink()
+    plain = Faceset({name: array for name, array in faces.to_arrays().items() if name != backgrounds.ARRAY})
+    with Loader({"face": plain}, {"face": REQUEST}, 32, seed=1, workers=0, warn=silent) as loader:
+        without = next(loader)["face"]["image"].copy()
+    changed = [not np.array_equal(a, b) for a, b in zip(batches[0], without, strict=True)]
+    assert 2 <= sum(changed) <= 16, "a quarter of 32"
+
+
+def test_a_piece_of_a_background(tmp_path: Path) -> None:
+    wide = np.zeros((800, 1600, 3), np.uint8)
+    wide[:, 800:] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), wide)
+    (tmp_path / "none").mkdir()
+    assert backgrounds.find([tmp_path / "none"], silent) == {}
+    (tmp_path / backgrounds.FOLDER).mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / backgrounds.FOLDER / "a.jpg")
+    scenes = backgrounds.Backgrounds(backgrounds.find([tmp_path], silent)[backgrounds.ARRAY], 64, silent)
+    pieces = [scenes.piece(np.random.RandomState(seed)) for seed in range(40)]
+    found = [piece for piece in pieces if piece is not None]
+    assert 10 <= len(found) <= 30 and all(piece["image"].shape == (64, 64, 3) for piece in found)
+    bright = [piece["image"].mean() for piece in found]
+    assert min(bright) < 20 and max(bright) > 235, "from all over the picture"
+    assert not any(piece["label"].any() for piece in found)
