@@ -70,6 +70,11 @@ def _verify(directory: ModelDir) -> Report:
     unread = ""
     try:
         report.iteration = directory.read_data().iter
+        if not report.iteration:
+            report.notes.append(
+                "It counts 0 iterations: training goes on with these weights, DeepFaceLab would start it anew and "
+                "overwrite them."
+            )
     except ModelError as error:
         unread = str(error).splitlines()[0]
         if not directory.files():

@@ -118,7 +118,8 @@ class ModelData:
         iteration, options = stored.get("iter"), stored.get("options")
         if not isinstance(iteration, (int, np.integer)) or not 0 <= iteration <= ITERATIONS:
             raise ValueError(f"iter is {shown(iteration)}, where a whole number from 0 counts the iterations")
-        if iteration and not (isinstance(options, dict) and all(isinstance(key, str) for key in options)):
+        named = isinstance(options, dict) and all(isinstance(key, str) for key in options)
+        if iteration and not named:
             raise ValueError("it holds no options, so nobody can tell what network the weights belong to")
         rows = stored.get("loss_history") or ()
         widths = [len(row) for row in rows]
@@ -131,7 +132,7 @@ class ModelData:
         history.array()  # raises for a number that no float can be
         return cls(
             iter=int(iteration),
-            options=dict(options) if iteration and options else {},
+            options=dict(options) if named and options else {},
             loss_history=history,
             sample_for_preview=stored.get("sample_for_preview"),
             unknown={key: value for key, value in stored.items() if key not in known},

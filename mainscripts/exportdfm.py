@@ -140,7 +140,7 @@ def _read_once(spec: ModelSpec, directory: ModelDir, say: Say) -> SwapTask | XSe
 
     data = directory.read_data()
     if not data.iter:
-        raise ModelError(f"{directory.full_name} has no trained weights yet (iteration 0): train it first.")
+        say(f"{directory.data_path.name} counts 0 iterations: the weights beside it are taken as they are.")
     try:
         values = spec.resolve({}, data.options)
         check_sizes(spec, values, directory)

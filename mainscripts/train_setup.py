@@ -51,6 +51,7 @@ class Setup:
     folders: Folders
     config: Path | None = None  # the configuration file whose options are taken
     history_faces: dict[str, list[int]] | None = None  # places of those that the command line names
+    weights: bool = False  # a new model whose weights lie there already, without a record
 
 
 def find_spec(class_name: str) -> ModelSpec:
@@ -146,21 +147,23 @@ def _overrides(terminal: prompts.Terminal, override: float | bool) -> bool:
     return override if isinstance(override, bool) else prompts.ask_override(terminal, override)
 
 
-def read_data(directory: ModelDir) -> ModelData | None:
-    """The record of an existing model; None for a new one. Parts without a data.dat are not overwritten."""
+def read_data(directory: ModelDir, say: Say) -> tuple[ModelData | None, bool]:
+    """The record of an existing model, None for a new one; and whether weights of a new one lie there already, without
+    a record. Those are trained on: a new model of that name would overwrite them."""
+    parts = [path.name for path in directory.files() if path.suffix == ".npy"] if directory.folder.is_dir() else []
+    record = directory.data_path.name
     if directory.data_path.exists():
         data = directory.read_data()
-        if data.iter:
-            return data
-    orphans = [path.name for path in directory.files() if path.suffix == ".npy"] if directory.folder.is_dir() else []
-    if orphans:
-        there = directory.data_path.exists()
-        record = f"a {directory.data_path.name} of 0 iterations" if there else f"no {directory.data_path.name}"
-        raise ModelError(
-            f"{directory.folder} holds {', '.join(orphans)} and {record}: a new model of that name would overwrite "
-            "them. Restore data.dat from a backup, move the files away, or take another name."
+        if parts and not data.iter:
+            say(f"{record} counts 0 iterations. Training goes on with the weights beside it, and counts from 0.")
+        return (data if data.iter or parts else None), False
+    say("Model first run.")
+    if parts:
+        say(
+            f"{directory.folder} holds {', '.join(parts)} and no {record}: training goes on with these weights, and "
+            "counts from 0. Give the options that they were trained with. To start anew, move the files away."
         )
-    return None
+    return None, bool(parts)
 
 
 def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunState:
@@ -195,9 +198,7 @@ def prepare(
     given = advance_answers(args, spec)
     say(f"Loading {directory.full_name} model...")
     with stages.stage("Reading data.dat", MODEL, shown=False):
-        data = read_data(directory)
-    if data is None:
-        say("Model first run.")
+        data, weights = read_data(directory, say)
     while True:
         config = train_config.ask(args, directory, data is not None, given, terminal, back)
         answers = {**config.given(spec, say), **given}
@@ -213,9 +214,9 @@ def prepare(
                 raise
     if values.get(RESTART):
         values[RESTART] = False
-        if data is not None:
+        if data is not None or weights:
             say(f"Training starts anew, at iteration 0. The first save replaces the files of {directory.full_name}.")
-            data = None
+            data, weights = None, False
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.advance)
@@ -223,7 +224,7 @@ def prepare(
     seed = state.seed if args.seed is None else args.seed
     return Setup(
         spec, directory, data, values, device, facesets, requests, seed, state.position, folders, config.path,
-        find_faces(args.history_faces, values, facesets),
+        find_faces(args.history_faces, values, facesets), weights,
     )  # fmt: skip
 
 
@@ -261,8 +262,9 @@ def build(
 ) -> Task:
     """The network, with the stored weights of an existing model, or for a new one those of folder `start`. A missing
     part is asked about, never silently new."""
+    stored = setup.data is not None or setup.weights
     with stages.stage("Initializing models", COMPILING if setup.device.key != "CPU" else BUSY):
-        if setup.data is not None:
+        if stored:
             check_sizes(setup.spec, setup.values, setup.directory, reinit)
         task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
     for note in task.precision.notes:
@@ -272,21 +274,28 @@ def build(
     unknown = sorted(set(wanted) - set(parts))
     if unknown:
         raise OptionError(f"--reinit: got {', '.join(unknown)}, allowed is {' / '.join(parts)}.")
-    if setup.data is None:
+    if not stored:
         if start is not None:
             with stages.stage("Loading weights", MODEL):
                 notes = task.start_from(start)
             for note in notes:
                 stages.say(note)
         return task
-    for stem in setup.directory.missing(task.network_parts):
+    missing = setup.directory.missing(task.network_parts)
+    if len(missing) == len(task.network_parts) > 0 and setup.weights:
+        raise ModelError(
+            f"{setup.directory.folder} holds files of {setup.directory.full_name}, and of its network none. Move them "
+            "away, or take another name."
+        )
+    for stem in missing:
         if stem not in wanted and terminal is not None and _ask_reinit(terminal, stem):
             wanted.append(stem)
     with stages.stage("Loading weights", MODEL):
         notes = task.load(setup.directory.folder, setup.directory.name, wanted, stages.advance)
     for note in notes:
         stages.say(note)
-    if task.iteration != setup.data.iter:  # pretraining was switched off: a new count, on other faces
+    if setup.data is not None and task.iteration != setup.data.iter:
+        # pretraining was switched off: a new count, on other faces
         setup.position = task.iteration
     return task
 

@@ -129,7 +129,7 @@ def _load(directory: ModelDir, job: Job) -> tuple[XSegTask, str | None, str]:
     if directory.data_path.exists():
         data = directory.read_data()
         if not data.iter:
-            raise ModelError(f"{directory.full_name} has no trained weights yet (iteration 0): train it first.")
+            job.say(f"{directory.data_path.name} counts 0 iterations: the weights beside it are taken as they are.")
         options = data.options
     device = devices.CPU if job.args.cpu_only else devices.best(devices.gpus())
     values = spec.resolve({}, options)

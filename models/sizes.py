@@ -10,9 +10,10 @@ from collections.abc import Collection
 
 import torch
 
-from core.modeldir import ModelDir
+from core.modeldir import ModelDir, ModelError
+from core.nn import misfit, named_tensors
 from core.options import Values
-from models.spec import ModelSpec, PartError
+from models.spec import ModelSpec, PartError, Task
 
 ROOM = 64 << 20
 
@@ -27,8 +28,21 @@ def check_sizes(spec: ModelSpec, values: Values, directory: ModelDir, fresh: Col
         size += directory.part_path(stem).stat().st_size
         wanted += sum(4 * weight.numel() for weight in task.modules[stem].parameters())
     if wanted > 4 * size + ROOM:
+        known = directory.data_path
+        told = f"{known.name} describes a network" if known.exists() else "The options describe a network"
         raise PartError(
-            f"{directory.data_path.name} describes a network of {wanted / 1e6:,.0f} MB, its parts have "
-            f"{size / 1e6:,.1f} MB: they are of different models, or damaged. Put the right ones "
-            "together, or restore a backup."
+            f"{told} of {wanted / 1e6:,.0f} MB, its parts have {size / 1e6:,.1f} MB: they are of different models, or "
+            f"damaged.{_first_misfit(task, directory)} Put the right ones together, or restore a backup."
         )
+
+
+def _first_misfit(task: Task, directory: ModelDir) -> str:
+    """The first tensor whose shape is another; empty where no part tells."""
+    for stem in task.network_parts:
+        try:
+            part = directory.read_part(stem)
+        except ModelError:  # what is said of the sizes is what matters
+            continue
+        if part is not None and (reason := misfit(named_tensors(task.modules[stem]), part)):
+            return f" {directory.part_path(stem).name}: {reason}."
+    return ""

@@ -175,7 +175,10 @@ class Task(ABC):
             notes.append(f"{directory.data_path.name} is missing: weights only, counting from iteration 0.")
         if absent:
             notes.append(f"{', '.join(absent)}: not saved with the model yet, so fresh.")
-        notes += self.load_parts(parts)
+        try:
+            notes += self.load_parts(parts)
+        except PartError as error:  # which begins with the part's own name
+            raise PartError(f"{directory.path(str(error))}") from error
         if data.options.get("pretrain") and not self.values.get("pretrain"):
             data = replace(data, iter=0, loss_history=LossHistory(), sample_for_preview=None)
             notes.append("Pretraining is over: iterations and losses count from 0 again.")

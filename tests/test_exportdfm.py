@@ -131,10 +131,6 @@ def record(folder: Path, **changes: object) -> None:
     dflfile.write_bytes(path, dflfile.dumps(stored))
 
 
-def untrained(folder: Path) -> None:
-    record(folder, iter=0)
-
-
 def odd_option(folder: Path) -> None:
     record(folder, archi="dx")
 
@@ -150,7 +146,6 @@ def taken_name(folder: Path) -> None:
         (broken_encoder, r"new_SAEHD_encoder\.npy"),
         (smaller_encoder, r"encoder\.npy: down1/downs_0/conv1/weight:0: expected \(5, 5, 3, 16\) float32, found"),
         (broken_record, r"new_SAEHD_data\.dat cannot be read"),
-        (untrained, r"new_SAEHD has no trained weights yet \(iteration 0\)"),
         (odd_option, r"new_SAEHD_data\.dat: no network can be built of it: .*archi"),
         (taken_name, r"new_SAEHD_model\.dfm.*: Is a directory"),
     ],
@@ -217,3 +212,9 @@ def test_packages_that_do_not_work_are_named(
     monkeypatch.setattr(exportdfm, "_export", broken)
     assert main(words(trained)) == 1
     assert capsys.readouterr().err.startswith("Error: onnxruntime is installed but cannot be loaded: DLL load failed.")
+
+
+def test_a_record_without_iterations_is_told(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(copy, iter=0)
+    assert main(words(copy)) == 0
+    assert "new_SAEHD_data.dat counts 0 iterations: the weights beside it" in capsys.readouterr().out

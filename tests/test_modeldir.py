@@ -48,10 +48,12 @@ def test_write_and_read_back(tmp_path: Path) -> None:
     assert list(raw)[:4] == ["iter", "options", "loss_history", "sample_for_preview"] and type(raw["iter"]) is int
 
 
-def test_options_are_believed_only_after_training(tmp_path: Path) -> None:
+def test_options_of_a_record_without_iterations_are_optional(tmp_path: Path) -> None:
     directory = model(tmp_path)
     directory.write({}, ModelData(0, {"resolution": 64}), VALUES)
-    assert directory.read_data().options == {}
+    assert directory.read_data().options == {"resolution": 64}
+    for options in (None, 5, {1: 2}):
+        assert ModelData.from_dict({"iter": 0, "options": options}).options == {}
 
 
 def test_genuine_data_is_written_back_whole(shared: Path, tmp_path: Path) -> None:

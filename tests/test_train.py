@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sample_faces import make_folder
 from training import command, digest, here, run
@@ -101,13 +102,31 @@ def test_broken_models_are_refused_by_name(faces: Path, copy: Path) -> None:
 
 
 def test_a_record_without_iterations_does_not_cost_the_weights(faces: Path, copy: Path) -> None:
-    path = copy / "new_SAEHD_data.dat"
-    record = dflfile.load(path)
-    for damaged, message in [({}, "cannot be read"), ({**record, "iter": 0}, "would overwrite")]:
-        path.write_bytes(dflfile.dumps(damaged))
-        before = digest(copy)
-        done = here(command(faces, copy, "--no-preview", "--target-iter", "4", small=False))
-        assert done.returncode == 1 and message in done.stderr and digest(copy) == before, done.stderr
+    """Other programs may count a model from 0 again, or its weights are passed on alone."""
+    path, encoder = copy / "new_SAEHD_data.dat", copy / "new_SAEHD_encoder.npy"
+    record, weights = dflfile.load(path), dflfile.load(encoder)["down1/downs_0/conv1/weight:0"]
+    path.write_bytes(dflfile.dumps({}))
+    before = digest(copy)
+    done = here(command(faces, copy, "--no-preview", "--target-iter", "1", small=False))
+    assert done.returncode == 1 and "cannot be read" in done.stderr and digest(copy) == before, done.stderr
+    path.unlink()
+    named = ("--no-preview", "--target-iter", "1", "--force-model-name", "new")
+    done = here(command(faces, copy, *named, "--set", "e_dims=32", small=False))
+    assert done.returncode == 1 and "expected (" in done.stderr and "new_SAEHD_encoder.npy" in done.stderr
+    assert not path.exists()
+    for stored, small, told in ((record, False, "counts 0 iterations"), (None, True, "and no new_SAEHD_data.dat")):
+        path.unlink(missing_ok=True)
+        if stored is not None:
+            path.write_bytes(dflfile.dumps({**stored, "iter": 0}))
+        done = here(command(faces, copy, *named, small=small))
+        assert done.returncode == 0 and told in done.stdout, done.stderr
+        moved = np.mean(dflfile.load(encoder)["down1/downs_0/conv1/weight:0"] - weights)
+        assert abs(moved) < 1e-3 and ModelDir(copy, "new", "SAEHD").read_data().iter == 1
+    for stem in ("encoder", "inter", "decoder_src", "decoder_dst"):
+        (copy / f"new_SAEHD_{stem}.npy").unlink()
+    path.unlink()
+    done = here(command(faces, copy, *named))
+    assert done.returncode == 1 and "of its network none" in done.stderr
 
 
 def test_usage_errors_make_no_folder(faces: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from core.batch import ARRAYS, Batch, Side
 from core.modeldir import ModelDir, ModelError, saved_models
 from core.options import OptionError
 from mainscripts.model import find_models
-from models.xseg import XSegTask
+from models.xseg import XSegTask, make_spec
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +165,34 @@ def test_only_a_model_that_is_there_can_start_anew() -> None:
     with pytest.raises(OptionError, match="this model was made with wf"):
         SMALL.resolve({"face_type": "f"}, stored)
     assert SMALL.resolve({"restart": "y", "face_type": "f"}, stored)["face_type"] == "f"
+
+
+def test_weights_that_were_passed_on_alone_are_trained_on(people: Path, tmp_path: Path) -> None:
+    """`XSeg_256.npy` without record and optimizer; and one whose record counts from 0."""
+    task = SMALL.build(SMALL.resolve({"face_type": "f"}), seed=9)
+    task.save(tmp_path, "XSeg")
+    path = tmp_path / f"XSeg_{SIDE}.npy"
+    weights = dflfile.load(path)["conv02/conv/weight:0"]
+    code, said = train(people, tmp_path, "--set", "batch_size=2", target=1)
+    assert code == 0 and "XSeg_data.dat counts 0 iterations" in said and "Model first run" not in said
+    assert ModelDir(tmp_path, "", "XSeg").read_data().options["face_type"] == "f"
+    for other in tmp_path.glob("XSeg_*"):
+        if other.is_file() and other != path:
+            other.unlink()
+    code, said = train(people, tmp_path, "--set", "batch_size=2", "--set", "face_type=f", target=1)
+    assert code == 0 and f"holds XSeg_{SIDE}.npy and no XSeg_data.dat" in said and "weights only" in said, said
+    assert f"{SIDE}_opt: not saved with the model yet, so fresh" in said
+    moved = np.abs(dflfile.load(path)["conv02/conv/weight:0"] - weights)
+    assert 0 < moved.max() < 1e-2 and ModelDir(tmp_path, "", "XSeg").read_data().iter == 1
+    (tmp_path / "XSeg_data.dat").unlink()
+    code, said = train(people, tmp_path, "--set", "batch_size=2", "--set", "restart=y", target=1)
+    assert code == 0 and "starts anew, at iteration 0" in said and "weights only" not in said
+    assert np.abs(dflfile.load(path)["conv02/conv/weight:0"] - weights).max() > 0.02
+
+
+def test_a_network_of_another_size_is_told_by_its_shapes(people: Path, tmp_path: Path) -> None:
+    make_spec(8, SIDE).build(make_spec(8, SIDE).resolve({})).save(tmp_path, "XSeg")
+    before = digest(tmp_path)
+    code, said = train(people, tmp_path)
+    assert code == 1 and digest(tmp_path) == before
+    assert f"XSeg_{SIDE}.npy: conv01/conv/weight:0: expected (3, 3, 3, 4) float32, found (3, 3, 3, 8)" in said

@@ -133,6 +133,12 @@ def test_a_network_without_its_record_asks_for_the_face_type(tmp_path: Path, mod
     (model / f"XSeg_{SIDE}.npy").unlink()
     code, said = xseg(*words)
     assert code == 1 and "Train XSeg first" in said
+    SMALL.build(SMALL.resolve({"face_type": "f"})).save(model, "XSeg")
+    code, said = xseg(*words)
+    assert code == 0 and "XSeg_data.dat counts 0 iterations" in said and "as full_face" in said
+    assert "It counts 0 iterations: training goes on with these weights" in here(
+        ["", "", "model", "verify", "--model-dir", str(model)]
+    ).stdout
 
 
 def test_masks_and_labels_are_removed_apart(tmp_path: Path) -> None:
