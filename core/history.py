@@ -104,7 +104,8 @@ class Board:
 
 
 class PreviewFiles:
-    """Sink: the latest pages as `<prefix>_preview_<page>.jpg`, and as `preview_<page>.jpg` in every new backup.
+    """Sink: the latest pages as `<prefix>_preview_<page>.jpg`, and as `preview_<page>.jpg` in every new backup. Pages
+    that there are no more lose their pictures.
 
     prefix: path and first part of the name, as in `model/new_SAEHD`. active: False keeps quiet, but up to date, until
     `activate()`: what stands in when a window goes away. warn: gets one text at the first write error.
@@ -114,6 +115,7 @@ class PreviewFiles:
         self._prefix, self._active = prefix, active
         self._board = Board()
         self._writer = _Writer(warn)
+        self._names: list[str] = []
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -136,8 +138,20 @@ class PreviewFiles:
             self._active = False
 
     def _write(self, folder: Path, start: str) -> None:
-        for i, (title, _) in enumerate(self._board.pages):
-            self._writer(folder / f"{start}{file_safe(title)}.jpg", self._board.draw(i, keys=False))
+        names = [f"{start}{file_safe(title)}.jpg" for title, _ in self._board.pages]
+        for i, name in enumerate(names):
+            self._writer(folder / name, self._board.draw(i, keys=False))
+        if names and names != self._names:
+            self._names = names
+            _drop(folder, start, names)
+
+
+def _drop(folder: Path, start: str, names: Sequence[str]) -> None:
+    """Deletes our pictures of pages that there are no more, as after pretraining: nobody would know them for old."""
+    with contextlib.suppress(OSError):  # an old picture does no harm
+        for path in list(folder.iterdir()):
+            if path.name.startswith(start) and path.name not in names and path.suffix == ".jpg" and ours(path):
+                path.unlink()
 
 
 class PreviewHistory:

@@ -56,7 +56,8 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
     usual = settle(setup.spec.rows, defaults(setup.spec.rows, {}, {}))
     for row in setup.spec.rows:
         value = setup.values.chosen.get(row.key, setup.values[row.key])
-        # What is kept as a default for the next model must not creep in: those that are kept are all named.
+        # What is kept as a default for the next model must not creep in: those that are kept are all named. What is
+        # done once is not: who runs a line again, perhaps much later, does not want to throw away what came since.
         told = row.stored or value != usual.chosen.get(row.key, usual[row.key])
         if told and not row.once and row.ask != "fixed":
             kept += ["--set", f"{row.key}={row.show(value)}"]

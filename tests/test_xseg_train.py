@@ -87,6 +87,8 @@ def test_the_questions_are_deepfacelabs(people: Path, tmp_path: Path) -> None:
     assert "Current iteration: 2" in said
     code, said = train(people, tmp_path, "--ask", "--override", target=1, stdin="y\nwf\n2\nn\n")
     assert code == 0 and "[f] Face type (" in said and "starts anew, at iteration 0" in said
+    again = said[said.index("The same run again") :].partition("\n")[0]
+    assert "restart" not in again and "face_type=wf" in again  # a line that is kept must not throw a model away
     data = ModelDir(tmp_path, "", "XSeg").read_data()
     assert data.iter == 1 and data.options["face_type"] == "wf" and "restart" not in data.options
 
@@ -106,13 +108,21 @@ def test_pretraining_draws_grey_faces_and_then_counts_anew(people: Path, tmp_pat
     code, said = train(people, tmp_path / "model", *more, "--set", "pretrain=y", "--set", "batch_size=2")
     assert code == 0, said
     before = dflfile.load(tmp_path / "model" / f"XSeg_{SIDE}.npy")
+    pages = [f"XSeg_preview_XSeg {what} faces.jpg" for what in ("dst", "src", "training")]
+    assert [path.name for path in (tmp_path / "model").glob("*.jpg")] == pages[2:]
+    for name in ("XSeg_preview_mine.jpg", "XSeg_preview_mine.png"):
+        (tmp_path / "model" / name).write_bytes(b"a picture of the user")
     code, said = train(people, tmp_path / "model", *more, "--set", "pretrain=n", target=1)
+    assert sorted(path.name for path in (tmp_path / "model").glob("*faces.jpg")) == pages
     assert code == 0 and "Pretraining is over" in said
     data = ModelDir(tmp_path / "model", "XSeg", "XSeg").read_data()
     after = dflfile.load(tmp_path / "model" / f"XSeg_{SIDE}.npy")
     assert data.iter == 1 and data.options["pretrain"] is False
     moved = np.mean(before["conv02/conv/weight:0"] != after["conv02/conv/weight:0"])
     assert 0 < moved < 0.6  # one step of learning rate dropout, not new weights
+    assert train(people, tmp_path / "model", *more, "--set", "pretrain=y")[0] == 0
+    left = sorted(path.name for path in (tmp_path / "model").glob("*preview*"))
+    assert left == ["XSeg_preview_XSeg training faces.jpg", "XSeg_preview_mine.jpg", "XSeg_preview_mine.png"]
 
 
 def test_pages(tmp_path: Path) -> None:
