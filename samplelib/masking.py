@@ -24,7 +24,7 @@ from facelib.dfljpg import DflJpgError, embed, encode_mask, parse_metadata, read
 from facelib.landmarks import transform_matrix
 from samplelib import pack
 from samplelib.faceset import JPEG, MAX_FILE, FaceReadError, Faceset, FacesetError, Sample, read_bytes
-from samplelib.pixels import decode
+from samplelib.pixels import decode, hushed
 from samplelib.prepare import Pixels, prepared
 
 Array = npt.NDArray[np.float32]
@@ -158,7 +158,9 @@ def apply(
 def _picture(sample: Sample, data: bytes, side: int, face_type: str | None) -> Array:
     """(3, side, side) float32: the face as the model wants it. Raises FaceReadError."""
     request = SampleRequest(side, face_type or sample.face_type, names=("plain",))
-    image = prepared(sample, Pixels(np.asarray(decode(data), np.uint8), None), ("image",), request)["image"]
+    with hushed():
+        pixels = Pixels(np.asarray(decode(data), np.uint8), None)
+    image = prepared(sample, pixels, ("image",), request)["image"]
     return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) * np.float32(1 / 255)
 
 

@@ -7,6 +7,9 @@ marker, or with flat rows at their end that look made up, pay for that (libjpeg 
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -23,6 +26,24 @@ _PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _PROBE = bytes(range(0x31, 0xB1)) * 64
 _BLACK = 16
 _MAX_SCANS = 100  # of a progressive picture; usual are 10, and each goes over the whole picture
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """What libjpeg says of broken pictures goes nowhere meanwhile: whoever decodes names the file. It writes to the
+    process's standard error, so this is only for programs where nothing else does at the same time."""
+    with contextlib.ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed, as of a program that a desktop started
+            yield
+            return
+        stack.callback(os.close, kept)
+        stack.callback(os.dup2, kept, 2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
 
 
 def _imdecode(data: bytes, flags: int, what: str) -> Array:

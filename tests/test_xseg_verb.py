@@ -110,12 +110,15 @@ def test_who_is_interrupted_goes_on(tmp_path: Path, model: Path, monkeypatch: py
     assert not (folder / masking.DONE).exists()
 
 
-def test_faces_that_cannot_be_masked_are_told_and_left(tmp_path: Path, model: Path) -> None:
+def test_faces_that_cannot_be_masked_are_told_and_left(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = make_labelled(tmp_path / "faces", 2)
     cut = (folder / "00001.jpg").read_bytes()[:-600]
     (folder / "00001.jpg").write_bytes(cut)
     code, said = xseg("apply", "--input-dir", str(folder), "--model-dir", str(model), "--cpu-only")
     assert code == 1 and "00001.jpg" in said and "left as it is" in said and "1 faces got their mask" in said
+    assert said.count("00001.jpg") == 1 and capfd.readouterr() == ("", ""), "libjpeg's own lines"
     assert (folder / "00001.jpg").read_bytes() == cut
 
 
