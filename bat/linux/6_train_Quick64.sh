@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Trains Quick64 on the faces in the workspace. Flags of `main.py train` may follow.
+# shellcheck source=SCRIPTDIR/env.sh
+. "$(dirname "$(readlink -f "$0")")/env.sh" installed
+run "$PYTHON" "$ROOT/main.py" train --training-data-src-dir "$WORKSPACE/data_src/aligned" --training-data-dst-dir "$WORKSPACE/data_dst/aligned" --model-dir "$WORKSPACE/model" --model Quick64 "$@"
