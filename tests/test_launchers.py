@@ -73,7 +73,10 @@ COMMANDS = {
     "6_train_AMP": [*PAIR, *AMP],
     "6_train_AMP_no_preview": [*PAIR, *AMP, "--no-preview"],
     "6_train_AMP_SRC-SRC": [*SRC, "WORKSPACE/data_src/aligned", *AMP],
-    **{f"6_export_{name}_as_dfm": ["main.py", "exportdfm", *MODEL[:-1], name] for name in ("Quick96", "Quick64", "SAEHDBW")},
+    **{
+        f"6_export_{name}_as_dfm": ["main.py", "exportdfm", *MODEL[:-1], name]
+        for name in ("Quick96", "Quick64", "SAEHDBW")
+    },
     "6_train_Quick96": QUICK,
     "6_train_Quick96_no_preview": [*QUICK, "--no-preview"],
     "6_train_Quick64": [*PAIR, *MODEL[:-1], "Quick64"],
