@@ -70,7 +70,7 @@ def _verify(directory: ModelDir) -> Report:
     unread = ""
     try:
         report.iteration = directory.read_data().iter
-        if not report.iteration:
+        if not report.iteration and any(path.suffix == ".npy" for path in directory.files()):
             report.notes.append(
                 "It counts 0 iterations: training goes on with these weights, DeepFaceLab would start it anew and "
                 "overwrite them."
