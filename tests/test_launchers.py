@@ -28,6 +28,7 @@ AMP = [*MODEL[:-1], "AMP"]
 SRC = ["main.py", "train", "--training-data-src-dir", "WORKSPACE/data_src/aligned", "--training-data-dst-dir"]
 PAIR = [*SRC, "WORKSPACE/data_dst/aligned"]
 QUICK = [*PAIR, "--pretrained-model-dir", "ROOT/pretrain_Quick96", *MODEL[:-1], "Quick96"]
+VARIANTS = ("Quick96", "Quick64", "SAEHDBW")
 TRAIN = [*PAIR, "--pretraining-data-dir", "PRETRAIN", *MODEL]
 UTILS = {
     f"{number}_data_{side}_util_faceset_{work}": [
@@ -73,10 +74,7 @@ COMMANDS = {
     "6_train_AMP": [*PAIR, *AMP],
     "6_train_AMP_no_preview": [*PAIR, *AMP, "--no-preview"],
     "6_train_AMP_SRC-SRC": [*SRC, "WORKSPACE/data_src/aligned", *AMP],
-    **{
-        f"6_export_{name}_as_dfm": ["main.py", "exportdfm", *MODEL[:-1], name]
-        for name in ("Quick96", "Quick64", "SAEHDBW")
-    },
+    **{f"6_export_{each}_as_dfm": ["main.py", "exportdfm", *MODEL[:-1], each] for each in VARIANTS},
     "6_train_Quick96": QUICK,
     "6_train_Quick96_no_preview": [*QUICK, "--no-preview"],
     "6_train_Quick64": [*PAIR, *MODEL[:-1], "Quick64"],
@@ -104,8 +102,7 @@ DFL_LINUX = {
     "1_clear_workspace", "4.2_data_src_util_faceset_metadata_save", "4.2_data_src_util_faceset_metadata_restore",
     "4.2_data_src_util_faceset_pack", "4.2_data_src_util_faceset_unpack", "5.2_data_dst_util_faceset_pack",
     "5.2_data_dst_util_faceset_unpack", "6_train_SAEHD", "6_train_SAEHD_no_preview",
-    "6_train_Quick96", "6_train_Quick96_no_preview",
-    "5_XSeg_train",
+    "6_train_Quick96", "6_train_Quick96_no_preview", "5_XSeg_train",
     "5_XSeg_data_src_mask_fetch", "5_XSeg_data_dst_mask_fetch", "5_XSeg_data_src_mask_remove",
     "5_XSeg_data_dst_mask_remove", "5_XSeg_data_src_trained_mask_apply", "5_XSeg_data_dst_trained_mask_apply",
     "5_XSeg_data_src_trained_mask_remove", "5_XSeg_data_dst_trained_mask_remove",
