@@ -10,43 +10,46 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from mainscripts.bench_common import Column, Row, json_flag, plain, ranged, report, spread
 
 if TYPE_CHECKING:
     import numpy as np
 
 WARM_UP = 2
 MIN_SIZE = 16  # of a made-up face
+COLUMNS: tuple[Column, ...] = (plain("px", "size"), plain("mode", "mode"), ranged("ms", "ms"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[128], metavar="N", help="pixels; several allowed")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="calls to take the median of (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    json_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from core.imagelib import color_transfer  # here, as all that reads pictures: --help is to answer at once
-
     if min(args.size) < MIN_SIZE:
         print(f"--size: got {min(args.size)}, allowed is {MIN_SIZE} and above.", file=sys.stderr)
         return 2
+    report(rows(args), COLUMNS, args.json)
+    return 0
+
+
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    """A row for each size and transfer."""
+    from core.imagelib import color_transfer  # here, as all that reads pictures: --help is to answer at once
+
     with one_processor():
         for size in args.size:
             image, reference = _faces(size)
             for mode in color_transfer.MODES:
                 times = measure(mode, image, reference, max(1, args.rounds))
-                row = {"bench": "color", "mode": mode, "size": size, "ms": round(statistics.median(times), 3)}
-                row |= {"ms_min": round(min(times), 3), "ms_max": round(max(times), 3)}
-                plain = "{size:4d} px  {mode}  {ms:8.3f} ms  ({ms_min:.3f} to {ms_max:.3f})".format(**row)
-                print(json.dumps(row) if args.json else plain, flush=True)
-    return 0
+                yield {"bench": "color", "mode": mode, "size": size, **spread("ms", times, 3)}
 
 
 def measure(

@@ -9,24 +9,22 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.batch import Batch, SampleRequest
 from core.mainmemory import MainMemory
 from facelib.facetype import SHORT
+from mainscripts.bench_common import Column, Row, known_device, plain, ranged, report, spread
+from mainscripts.bench_faces import made_up_faces, warn
 from mainscripts.bench_stages import EVERY, ONCE, measure_stages
 from samplelib import labelled
 from samplelib.diskcache import DiskSettings
 from samplelib.facecoding import Coding
 from samplelib.faceset import FaceReadError, Faceset, FacesetError
 from samplelib.loader import Loader, LoaderError, default_workers, usable_cores
-from samplelib.synthetic_faceset import write_faceset
-from samplelib.synthetic_person import identity
 
 if TYPE_CHECKING:
     from mainscripts.samples import AnyLoader
@@ -34,36 +32,12 @@ if TYPE_CHECKING:
 MADE_UP_FACES, MADE_UP_SIZE = 48, 512
 
 
-@dataclass(frozen=True)
-class Result:
-    """One measurement: samples per second of the median round, and seconds from construction to the first batch.
-    pss_mb: what this process and the workers hold together, None where the system does not tell."""
-
-    resolution: int
-    ct_mode: str
-    hsv_power: float
-    workers: int
-    cache_mb: int
-    samples_per_s: float
-    first_batch_s: float
-    pss_mb: float | None
-    augment_on: str = "cpu"
-
-    def plain(self) -> dict[str, Any]:
-        cores = max(1, min(self.workers, usable_cores()))
-        return {
-            "bench": "samples",
-            "resolution": self.resolution,
-            "ct_mode": self.ct_mode,
-            "hsv_power": self.hsv_power,
-            "augment_on": self.augment_on,
-            "workers": self.workers,
-            "cache": self.cache_mb,
-            "samples_per_s": round(self.samples_per_s, 1),
-            "samples_per_s_per_core": round(self.samples_per_s / cores, 1),
-            "first_batch_s": round(self.first_batch_s, 3),
-            "pss_mb": None if self.pss_mb is None else round(self.pss_mb),
-        }
+COLUMNS: tuple[Column, ...] = (
+    plain("px", "resolution"), plain("colour transfer", "ct_mode"), plain("HSV", "hsv_power"),
+    plain("made on", "augment_on"), plain("workers", "workers"), plain("memory for faces", "cache", " MB"),
+    ranged("samples/s", "samples_per_s"), plain("a core", "samples_per_s_per_core"),
+    plain("first batch", "first_batch_s", " s"), plain("all processes", "pss_mb", " MB"),
+)  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,20 +45,18 @@ def run(args: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             folders = {"src": args.src, "dst": args.dst}
             if None in folders.values():
-                scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facesmith-")))
-                for number, (side, given) in enumerate(folders.items()):
-                    folders[side] = given or _made_up(scratch / side, number, args.labelled)
-            facesets = {side: Faceset.open(folder, _warn) for side, folder in folders.items()}
+                made_up = stack.enter_context(made_up_faces(MADE_UP_FACES, MADE_UP_SIZE, args.labelled))
+                folders = {side: given or made_up[side] for side, given in folders.items()}
+            facesets = {side: Faceset.open(folder, warn) for side, folder in folders.items()}
             if args.labelled:
-                facesets = {"face": labelled.choose(list(facesets.values()), _warn)}
-            for resolution, ct_mode in itertools.product(args.resolution, args.ct_mode):
-                if args.stages:
-                    lines = _stage_lines(facesets, resolution, ct_mode, args)
-                else:
-                    measured = (measure(facesets, resolution, ct_mode, where, args) for where in args.augment_on)
-                    lines = (line for result in measured for line in _lines(result, args.json))
-                for line in lines:
-                    print(line, flush=True)
+                facesets = {"face": labelled.choose(list(facesets.values()), warn)}
+            if args.stages:
+                for resolution, ct_mode in itertools.product(args.resolution, args.ct_mode):
+                    for line in _stage_lines(facesets, resolution, ct_mode, args):
+                        print(line, flush=True)
+            else:
+                cases = itertools.product(args.resolution, args.ct_mode, args.augment_on)
+                report((measure(facesets, *case, args) for case in cases), COLUMNS, args.json)
     except (FacesetError, FaceReadError, LoaderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -94,20 +66,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _made_up(folder: Path, number: int, masks: bool) -> Path:
-    folder.mkdir()
-    write_faceset(folder, identity(number), MADE_UP_FACES, MADE_UP_SIZE, seed=number, masks=masks)
-    return folder
-
-
 def measure(
     facesets: Mapping[str, Faceset], resolution: int, ct_mode: str, where: str, args: argparse.Namespace
-) -> Result:
-    """Time a fresh loader at one resolution, with one colour transfer. where: `cpu` or `device`."""
+) -> Row:
+    """Time a fresh loader at one resolution, with one colour transfer: samples per second of each round, and seconds
+    from construction to the first batch. where: `cpu` or `device`. pss_mb: what this process and the workers hold
+    together, None where the system does not tell."""
     workers = default_workers() if args.workers is None else args.workers
     plain = SampleRequest(resolution, SHORT[args.face_type])
     requests = {"src": _request(resolution, ct_mode, args), "dst": plain}
@@ -135,8 +99,19 @@ def measure(
             _wait_for(batch)
             rates.append(count / (time.perf_counter() - started))
         held = MainMemory().held_by([os.getpid(), *loader.pids()])
-    rate, megabytes = statistics.median(rates), None if held is None else held / 1e6
-    return Result(resolution, ct_mode, args.hsv, workers, args.cache_mb, rate, first, megabytes, where)
+    return {
+        "bench": "samples",
+        "resolution": resolution,
+        "ct_mode": ct_mode,
+        "hsv_power": args.hsv,
+        "augment_on": where,
+        "workers": workers,
+        "cache": args.cache_mb,
+        **spread("samples_per_s", rates),
+        "samples_per_s_per_core": round(statistics.median(rates) / max(1, min(workers, usable_cores())), 1),
+        "first_batch_s": round(first, 3),
+        "pss_mb": None if held is None else round(held / 1e6),
+    }
 
 
 def _open(
@@ -148,21 +123,17 @@ def _open(
 ) -> AnyLoader:
     disk = None if args.disk_cache is None else DiskSettings(args.disk_cache, Coding(args.image_type))
     options: dict[str, Any] = {
-        "seed": 0, "workers": workers, "warn": _warn, "cache_bytes": args.cache_mb << 20, "disk": disk,
+        "seed": 0, "workers": workers, "warn": warn, "cache_bytes": args.cache_mb << 20, "disk": disk,
     }  # fmt: skip
     if where == "cpu":
         return Loader(facesets, requests, args.batch_size, **options)
     from core import device as devices  # PyTorch only where it is needed
     from mainscripts.samples import device_budget, open_on_device
 
-    found = devices.gpus()
-    names = [devices.CPU.torch_name, *(card.torch_name for card in found)]
-    device = args.device or devices.best(found).torch_name
-    if device not in names:
-        raise ValueError(f"--device: got {device!r}, allowed is {' / '.join(names)}")
+    device = known_device(args.device) if args.device else devices.best(devices.gpus()).torch_name
     budget = device_budget(args.device_cache_mb, device)
     loader = open_on_device(facesets, requests, args.batch_size, device=device, budget=budget, **options)
-    _warn(f"{device}: faces kept: {loader.kept}")
+    warn(f"{device}: faces kept: {loader.kept}")
     return loader
 
 
@@ -200,16 +171,3 @@ def _stage_lines(
         f"    floor: remap alone {stages.remap_ms:.3f}, copying its bytes {stages.memory_ms:.3f} "
         f"({stages.bandwidth:.1f} GB/s)"
     )
-
-
-def _lines(result: Result, as_json: bool) -> Iterator[str]:
-    plain = result.plain()
-    if as_json:
-        yield json.dumps(plain)
-    else:
-        yield (
-            f"{result.resolution:4d} px, colour transfer {result.ct_mode}, HSV {result.hsv_power:g}, "
-            f"on {result.augment_on}, {result.workers} workers: {plain['samples_per_s']:8.1f} samples/s "
-            f"({plain['samples_per_s_per_core']:.1f} per core), first batch after {result.first_batch_s:.2f} s"
-            + ("" if result.pss_mb is None else f", {result.pss_mb:.0f} MB in all processes")
-        )

@@ -1,91 +1,111 @@
-"""What `bench step` times: an iteration, and the floor below it."""
+"""What a training iteration is held against: its network's layers alone.
+
+Every convolution and every matrix product of one forward pass, each by itself, forward and backward, in PyTorch's own
+operations, channels_last, in the precision of the step: no activation, no norm, no loss, no optimizer. Layers that the
+training does not move get no gradient of their own, the first one none of the picture.
+"""
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from core.batch import Batch, SampleRequest, Side, array_channels
-from core.nn import CHANNELS_LAST, Decoder, Downscale, Residual, Upscale
-from models.swap import SwapNet, SwapTask
+from core.batch import Batch, Side
+from core.nn import CHANNELS_LAST, Conv, ConvTransposed, Decoder, Dense
+from models import Task
+from models.swap import SwapTask
 
-WARM_UP = 3  # iterations: allocators and kernel choices settle
-
-
-def measure(
-    step: Callable[[], None], floor: Callable[[], None], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> tuple[list[float], list[float]]:
-    """Milliseconds of `step` and of `floor`, called in turn; the warm-up is not counted."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(WARM_UP + max(1, rounds)):
-        for function, kept in zip((step, floor), times, strict=True):
-            started = clock()
-            function()
-            if number >= WARM_UP:
-                kept.append((clock() - started) * 1e3)
-    return times
+KINDS = (Conv, ConvTransposed, Dense)
 
 
-def random_batch(resolution: int, count: int, channels: int = 3) -> Batch:
-    """A batch of noise: the arithmetic does not depend on what is in it."""
-    rng = np.random.default_rng(0)
+def random_batch(task: Task, count: int) -> Batch:
+    """A batch of noise as the task's samples are: the arithmetic does not depend on what is in it."""
+    generator = torch.Generator().manual_seed(0)
 
-    def array(name: str) -> np.ndarray:
-        return rng.random((count, array_channels(name, channels), resolution, resolution), dtype=np.float32)
+    def array(shape: tuple[int, ...]) -> Any:
+        return torch.rand(count, *shape, generator=generator).numpy()
 
-    return Batch(**{side: Side(**{name: array(name) for name in SampleRequest.names}) for side in ("src", "dst")})
+    requests = task.spec.requests(task.values)
+    return Batch(
+        **{side: Side(**{name: array(ask.shape(name)) for name in ask.names}) for side, ask in requests.items()}
+    )
 
 
-def step(task: SwapTask, batch: Batch) -> None:
+def step(task: Task, batch: Batch) -> None:
     """One whole training iteration; reading a loss waits for the device."""
-    float(task.step(batch)["src_loss"])
+    float(task.step(batch)[task.loss_names[0]])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as a forward pass calls it, with an input and a gradient of noise of the right shapes."""
+
+    module: nn.Module
+    x: Tensor
+    gradient: Tensor
 
 
 class Floor:
-    """The task's network in plain operations: a call is one forward and one backward of ones."""
+    """The layers of a task's network; a call is one forward and one backward of each of them."""
 
-    def __init__(self, task: SwapTask, batch: Batch) -> None:
-        self.net: SwapNet = copy.deepcopy(task.net)
-        self.precision = task.precision
-        self.x = task.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
+    def __init__(self, task: Any, batch: Batch) -> None:
+        self._autocast = autocast_of(task)
+        self.net: nn.Module = copy.deepcopy(task.net)
         for block in self.net.modules():
-            for kind, method, plain in PLAIN:
-                if isinstance(block, kind):
-                    vars(block)[method] = partial(plain, block)  # an instance's own method wins over its class's
+            if isinstance(block, Decoder):  # its heads run as one convolution, which is not how they are defined
+                vars(block)["face"] = partial(plain_face, block)
+        self.layers: list[Layer] = []
+        hooks = [module.register_forward_hook(self._take) for module in self.net.modules() if isinstance(module, KINDS)]
+        with self._autocast():
+            self._draw(task, batch)
+        for hook in hooks:
+            hook.remove()
+        if len(hooks) > len(self.layers):
+            raise RuntimeError(
+                f"{task.spec.name}: a forward pass went through {len(self.layers)} of {len(hooks)} layers"
+            )
+
+    def _draw(self, task: Any, batch: Batch) -> None:
+        """One forward pass of the network."""
+        if isinstance(task, SwapTask):
+            x = task.both(batch, "warped").contiguous(memory_format=CHANNELS_LAST)
+            self.net.decode_both(self.net.codes(x))  # type: ignore[operator]
+        else:
+            name = "warped" if "warped" in batch.face else "image"
+            self.net(task.upload(batch.face[name], name))
+
+    def _take(self, module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        x = torch.randn_like(given[0].detach(), dtype=out.dtype).requires_grad_(given[0].requires_grad)
+        self.layers.append(Layer(module, x, torch.randn_like(out.detach())))
 
     def __call__(self) -> None:
-        for parameter in self.net.parameters():
-            parameter.grad = None
-        with self.precision.autocast():
-            drawn = self.net.decode_both(self.net.codes(self.x))
-        torch.autograd.backward(drawn, [torch.ones_like(tensor) for tensor in drawn])
-        gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
-        gradients[0].sum().item()  # the first layer comes last: this waits for the device
+        last = None
+        for layer in self.layers:
+            with self._autocast():
+                out = layer.module(layer.x)
+            if out.requires_grad:
+                out.backward(layer.gradient)
+                last = layer.x.grad if layer.x.grad is not None else last
+            layer.x.grad = None
+            for weight in layer.module.parameters():
+                weight.grad = None
+        if last is not None:
+            last.sum().item()  # waits for the device
 
 
-def plain_act(block: Any, x: Tensor, slope: float) -> Tensor:
-    """The block's activation with nothing in place."""
-    return F.leaky_relu(x, slope) if block.act.__name__ == "leaky" else x * torch.cos(x)
-
-
-def plain_downscale(block: Downscale, x: Tensor) -> Tensor:
-    return plain_act(block, block.conv1(x), 0.1)
-
-
-def plain_upscale(block: Upscale, x: Tensor) -> Tensor:
-    return F.pixel_shuffle(plain_act(block, block.conv1(x), 0.1), 2)
-
-
-def plain_residual(block: Residual, x: Tensor) -> Tensor:
-    return plain_act(block, x + block.conv2(plain_act(block, block.conv1(x), 0.2)), 0.2)
+def autocast_of(task: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """What the task's network computes in."""
+    precision: Any = getattr(task, "precision", None)
+    autocast: Callable[[], AbstractContextManager[Any]] = getattr(precision, "autocast", nullcontext)
+    return autocast
 
 
 def plain_face(block: Decoder, code: Tensor) -> Tensor:
@@ -96,11 +116,3 @@ def plain_face(block: Decoder, code: Tensor) -> Tensor:
         return torch.sigmoid(block.out_conv(x))
     heads = [head(x) for head in (block.out_conv, block.out_conv1, block.out_conv2, block.out_conv3)]
     return torch.sigmoid(F.pixel_shuffle(torch.cat(heads, 1), 2))
-
-
-PLAIN: tuple[tuple[type, str, Callable[..., Tensor]], ...] = (
-    (Downscale, "forward", plain_downscale),
-    (Upscale, "forward", plain_upscale),
-    (Residual, "forward", plain_residual),
-    (Decoder, "face", plain_face),
-)

@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 
 from facelib.facetype import SHORT
+from mainscripts.bench_common import json_flag
 from mainscripts.flags import number, whole
 
 MODES = ("none", "rct", "lct", "mkl", "idt", "sot")
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labelled", action="store_true", help="as XSeg learns from: faces with polygons or masks, worn in every way")
     add("--rounds", type=whole(1, 1000), default=5, metavar="N", help="take the median of so many (%(default)s)")
     add("--seconds", type=number(0.1, 3600), default=2.0, metavar="S", help="length of a round (%(default)s)")
-    add("--json", action="store_true", help="print one JSON object a line")
+    json_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:

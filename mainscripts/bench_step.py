@@ -1,100 +1,228 @@
-"""How long a training iteration takes, beside what its network alone costs:
+"""How long a training iteration takes, beside what its network's layers alone cost:
 
-    python main.py bench step --archi df-ud --resolution 128 --ae-dims 128 --e-dims 48 --d-dims 48 --d-mask-dims 16
+    python main.py bench step --archi df-ud liae-ud --resolution 64 128
+    python main.py bench step --preset df-ud-128 liae-ud-128 df-ud-192 --precision full bfloat
 
-The floor is the same network, forward and backward, in PyTorch's own operations (channels_last, both sides in one
-batch through shared parts), with no loss, no metrics and no optimizer. Step and floor are timed in turn, so that
-whatever else the machine does falls on both; figures are medians over the rounds. A ratio below 1 is possible: the
-product's network is leaner than the plain one.
+The floor is every convolution and matrix product of the network by itself, forward and backward, in the same precision,
+without activations, losses, metrics or optimizer (`bench_floor.py`). Step and floor are timed in turn, so that whatever
+else the machine does falls on both; figures are medians over the rounds, with the least and the most.
+
+`--data` trains on samples of made-up people too, as a training does, and tells which share of the time it waits for
+them. Memory is the most that iterations take at a time: on a card what PyTorch's allocator held, on a processor by how
+much this program grew (resident memory).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import statistics
-import sys
+import time
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core.options import OptionError
-from mainscripts.verb import EXIT_USAGE, refuse
+from core.values import parse_sets
+from mainscripts.bench_common import Column, Row, in_turn, json_flag, known_device, plain, ranged, ratio, report, spread
+from mainscripts.flags import whole
+from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
+
+if TYPE_CHECKING:
+    from core.batch import Batch
+    from models import ModelSpec, Task
 
 SIZES = ("ae_dims", "e_dims", "d_dims", "d_mask_dims")
-ARCHI = "df-ud"
+DIMS = dict(zip(SIZES, (128, 48, 48, 16), strict=True))
+WIDE = dict(zip(SIZES, (256, 64, 64, 22), strict=True))
+ARCHI, RESOLUTION, BATCH = "df-ud", 128, 4
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "df-ud-64": ("SAEHD", {"archi": "df-ud", "resolution": 64, "ae_dims": 64, "e_dims": 32, "d_dims": 32}),
+    "df-ud-128": ("SAEHD", {"archi": "df-ud", "resolution": 128}),
+    "liae-ud-128": ("SAEHD", {"archi": "liae-ud", "resolution": 128}),
+    "df-ud-192": ("SAEHD", {"archi": "df-ud", "resolution": 192, **WIDE}),
+    "df-ud-256": ("SAEHD", {"archi": "df-ud", "resolution": 256, **WIDE}),
+    "SAEHDBW": ("SAEHDBW", {"archi": "df-ud", "resolution": 128}),
+    "AMP": ("AMP", {"resolution": 128, "inter_dims": 256}),
+    "Quick96": ("Quick96", {}),
+    "Quick64": ("Quick64", {}),
+    "XSeg": ("XSeg", {}),
+}
+"""Name -> model and options, besides DIMS; batches of BATCH faces a side."""
+WARM_UP = 2  # rounds: allocators and kernel choices settle
+FACES, CACHE = 48, 1 << 30  # of the made-up people, and bytes to keep them in
+COLUMNS: tuple[Column, ...] = (
+    plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("batch", "batch"),
+    plain("precision", "precision"), plain("device", "device"), ranged("ms/iteration", "ms"),
+    ranged("floor", "floor_ms"), plain("ratio", "ratio"), plain("share of the matrix rate", "matrix_share"),
+    plain("peak", "peak_mb", " MB"), plain("of", "peak_of"), plain("waits for samples", "data_wait_percent", " %"),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="SAEHD", metavar="CLASS", help="the kind of model (%(default)s)")
-    parser.add_argument("--archi", help=f"architecture, of models that have several ({ARCHI})")
-    parser.add_argument("--resolution", type=int, default=128, metavar="N", help="pixels (%(default)s)")
-    for key, size in zip(SIZES, (128, 48, 48, 16), strict=True):
-        flag = f"--{key.replace('_', '-')}"
-        parser.add_argument(flag, type=int, default=size, metavar="N", help=f"{key} (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="faces of each side (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="any other option")
-    parser.add_argument("--device", default="cpu", help="PyTorch's name of the device (%(default)s)")
-    parser.add_argument("--precision", default="full", help="mp_mode (%(default)s); the floor computes in it too")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (PyTorch's choice)")
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="measurements to take the median of")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add = parser.add_argument
+    several = "; several allowed"
+    add("--preset", nargs="+", default=[], choices=(*PRESETS, "all"), metavar="NAME",
+        help=f"well-known sizes: {', '.join(PRESETS)}; all. Instead of --model, --archi, --resolution")  # fmt: skip
+    add("--model", nargs="+", default=["SAEHD"], metavar="CLASS", help=f"the kind of model (SAEHD){several}")
+    add("--archi", nargs="+", metavar="NAME", help=f"architecture, of models that have one ({ARCHI}){several}")
+    add("--resolution", type=int, nargs="+", metavar="N", help=f"pixels ({RESOLUTION}){several}")
+    add("--batch-size", type=int, nargs="+", metavar="N", help=f"faces of each side ({BATCH}){several}")
+    for key, size in DIMS.items():
+        add(f"--{key.replace('_', '-')}", type=int, metavar="N", help=f"{key} ({size})")
+    add("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="any other option")
+    add("--device", default="cpu", help="PyTorch's name of the device (%(default)s)")
+    add("--precision", nargs="+", default=["full"], metavar="MODE", help=f"of step and floor (full){several}")
+    add("--threads", type=whole(1, 4096), metavar="N", help="processor threads (PyTorch's choice)")
+    add("--rounds", type=whole(1, 100_000), default=10, metavar="N", help="measurements to take the median of")
+    add("--data", action="store_true", help="train on made-up people too, and tell how long it waits for samples")
+    add("--workers", type=whole(0, 64), metavar="N", help="with --data: sample processes (as a training has)")
+    json_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     # here and not above: --help answers at once
-    from mainscripts.bench_floor import Floor, measure, random_batch, step
     from models import MODELS
-    from models.swap import SwapTask
 
-    if args.model not in MODELS:
-        return refuse(f"--model: got {args.model!r}, allowed is {' / '.join(MODELS)}.", EXIT_USAGE)
+    unknown = [name for name in args.model if name not in MODELS]
+    if unknown:
+        return refuse(f"--model: got {unknown[0]!r}, allowed is {' / '.join(MODELS)}.", EXIT_USAGE)
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
-    spec = MODELS[args.model]
-    sizes = {key: getattr(args, key) for key in (*SIZES, "resolution", "batch_size")}
-    given = {key: value for key, value in {**sizes, "face_type": "wf", "archi": ARCHI}.items() if spec.takes(key)}
-    given |= {"archi": args.archi} if args.archi else {}
     try:
-        given |= dict(_split(text) for text in args.sets)
-        values = spec.resolve(given)
-        task = spec.build(values, device=args.device, precision=args.precision)
-    except (OptionError, ValueError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if not isinstance(task, SwapTask):
-        return refuse(f"--model: {spec.name} draws no faces. For XSeg there is bench xseg.", EXIT_USAGE)
-    batch = random_batch(values["resolution"], values["batch_size"], task.net.channels)
-    steps, floors = measure(partial(step, task, batch), Floor(task, batch), args.rounds)
-    result = {
+        report(rows(args), COLUMNS, args.json)
+    except (OptionError, ValueError) as error:
+        return refuse(str(error), EXIT_USAGE)
+    return EXIT_OK
+
+
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    """A row for each size and precision. Raises OptionError and ValueError for options that cannot be."""
+    from models import MODELS
+
+    known_device(args.device)
+    cases = list(choices(args))
+    for precision, (name, given) in itertools.product(args.precision, cases):
+        yield measure(MODELS[name], given, precision, args)
+
+
+def choices(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Model and options of each case. Flags that a model does not have are left out where others of the call have
+    them; raises OptionError where none has."""
+    from models import MODELS
+
+    sized = {key: getattr(args, key) for key in SIZES if getattr(args, key) is not None}
+    extra = parse_sets(args.sets)
+    if args.preset:
+        for name in PRESETS if "all" in args.preset else args.preset:
+            model, own = PRESETS[name]
+            for batch in args.batch_size or [BATCH]:
+                yield model, complete(MODELS[model], {**own, **sized, "batch_size": batch}) | extra
+        return
+    specs = [MODELS[name] for name in args.model]
+    for key in ("archi", "resolution"):
+        if getattr(args, key) and not any(spec.takes(key) for spec in specs):
+            raise OptionError(f"--{key}: {key!r} is not an option of this model ({', '.join(args.model)}).")
+    for spec in specs:
+        archis = (args.archi or [ARCHI]) if spec.takes("archi") else [""]
+        sides = (args.resolution or [RESOLUTION]) if spec.takes("resolution") else [0]
+        for archi, side, batch in itertools.product(archis, sides, args.batch_size or [BATCH]):
+            wanted = {"archi": archi, "resolution": side, "batch_size": batch, **sized}
+            yield spec.name, complete(spec, wanted) | extra
+
+
+def complete(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
+    """What of `given` the model takes, with the usual sizes where none is given."""
+    return {key: value for key, value in {**DIMS, "face_type": "wf", **given}.items() if spec.takes(key)}
+
+
+def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argparse.Namespace) -> Row:
+    """One model with its options on the device. Raises OptionError, ValueError."""
+    from mainscripts.bench_floor import Floor, random_batch, step
+
+    values = spec.resolve({**given, **({"mp_mode": precision} if spec.takes("mp_mode") else {})})
+    before = _held(args.device)
+    task = spec.build(values, device=args.device, precision=precision)
+    batch = random_batch(task, values["batch_size"])
+    for _ in range(WARM_UP):
+        step(task, batch)
+    peak = _peak(args.device, before)
+    floor = Floor(task, batch)
+    times = in_turn({"step": partial(step, task, batch), "floor": floor}, args.rounds, WARM_UP)
+    row = {
         "bench": "step",
         "model": spec.name,
         "archi": values.get("archi", ""),
         "resolution": values["resolution"],
         "batch": values["batch_size"],
-        "precision": args.precision,
+        "precision": precision,
         "device": args.device,
-        "ms": round(statistics.median(steps), 1),
-        "ms_min": round(min(steps), 1),
-        "ms_max": round(max(steps), 1),
-        "floor_ms": round(statistics.median(floors), 1),
-        "ratio": round(statistics.median(steps) / statistics.median(floors), 3),
+        "rounds": args.rounds,
+        **spread("ms", times["step"]),
+        **spread("floor_ms", times["floor"]),
+        "ratio": ratio(times["step"], times["floor"]),
+        **peak,
     }
-    if args.json:
-        print(json.dumps(result), flush=True)
-    else:
-        print(
-            "{model}{kind} {resolution} px, batch {batch}, {precision}, {device}: {ms} ms an iteration "
-            "({ms_min} to {ms_max}), floor {floor_ms} ms, ratio {ratio}".format(
-                kind=f" {result['archi']}" if result["archi"] else "", **result
-            ),
-            flush=True,
-        )
-    return 0
+    del floor, batch
+    return row | (data_wait(task, args) if args.data else {})
 
 
-def _split(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise OptionError(f"--set: got {text!r}, allowed is KEY=VALUE.")
-    return key, value
+def _held(device: str) -> int | None:
+    """Bytes held before a model is made; its peak counts from here."""
+    from core import memory
+
+    memory.give_back(device)
+    memory.forget_peak(device)
+    return memory.usage(device).held
+
+
+def _peak(device: str, before: int | None) -> Row:
+    from core import memory
+
+    most = memory.usage(device).peak
+    if most is None or before is None:
+        return {"peak_mb": None, "peak_of": None}
+    of = "resident memory" if device.startswith("cpu") else "allocator"
+    return {"peak_mb": round(max(0, most - before) / 1e6, 1), "peak_of": of}
+
+
+def data_wait(task: Task, args: argparse.Namespace) -> Row:
+    """Which share of the time training waits for samples of made-up people, made as in a training: median
+    milliseconds of waiting and of all, over the rounds; the first batches are not counted."""
+    from core.upload import Upload
+    from mainscripts.bench_faces import made_up_faces, warn
+    from samplelib import labelled
+    from samplelib.faceset import Faceset
+    from samplelib.loader import Loader, default_workers
+
+    requests = task.spec.requests(task.values)
+    learns_masks = any(request.labelled for request in requests.values())
+    workers = default_workers() if args.workers is None else args.workers
+    size = max(64, min(512, 2 * task.values["resolution"]))
+    with made_up_faces(FACES, size, learns_masks) as folders:
+        facesets = {side: Faceset.open(Path(folder), warn) for side, folder in folders.items()}
+        if "face" in requests:
+            facesets["face"] = labelled.choose([facesets["src"], facesets["dst"]], warn)
+        wanted = {side: facesets[side] for side in requests}
+        with Loader(
+            wanted, requests, task.values["batch_size"], seed=0, workers=workers, warn=warn, cache_bytes=CACHE
+        ) as loader:
+            batches: Iterator[Batch] = Upload(loader, args.device) if args.device.startswith("cuda") else loader
+            waits, wholes = [], []
+            for number in range(WARM_UP + args.rounds):
+                started = time.perf_counter()
+                batch = next(batches)
+                got = time.perf_counter()
+                float(task.step(batch)[task.loss_names[0]])
+                if number >= WARM_UP:
+                    waits.append((got - started) * 1e3)
+                    wholes.append((time.perf_counter() - started) * 1e3)
+    return {
+        "workers": workers,
+        "data_ms": round(statistics.median(waits), 2),
+        "fed_ms": round(statistics.median(wholes), 1),
+        "data_wait_percent": round(100 * sum(waits) / sum(wholes), 2),
+    }

@@ -12,17 +12,16 @@ row leaves dst's face as it is: what a swap must beat.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.batch import Batch
 from core.options import OptionError
 from core.values import parse_sets
+from mainscripts.bench_common import json_flag, tell
 
 HELD_OUT_SEED = 1_000_003
 
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--held-out", type=int, default=32, metavar="N", help="scenes to measure on (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="start weights and samples (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="sample processes (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    json_flag(parser)
 
 
 def swap_errors(drawn: np.ndarray, truth: np.ndarray, face: np.ndarray) -> dict[str, float]:
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         in_channels(torch.from_numpy(pictures), task.net.channels).numpy() for pictures in (exact.dst, exact.swap)
     )
     base = {"bench": "swap", "model": spec.name, "archi": values.get("archi", ""), "resolution": resolution}
-    _report(args, {**base, "iteration": 0, "drawn": "unswapped", **swap_errors(dst, swap, face)})
+    tell({**base, "iteration": 0, "drawn": "unswapped", **swap_errors(dst, swap, face)}, args.json)
     with tempfile.TemporaryDirectory() as folder:
         write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)
         facesets = {side: Faceset.open(Path(folder, f"data_{side}", "aligned"), print) for side in ("src", "dst")}
@@ -102,12 +101,5 @@ def run(args: argparse.Namespace) -> int:
                 recent = task.data.loss_history.array()[-100:].mean(0)
                 losses = dict(zip(task.loss_names, np.round(recent, 4).tolist(), strict=True))
                 measured = swap_errors(drawn, swap, face)
-                _report(args, {**base, "iteration": task.iteration, "drawn": "swap", **measured, **losses})
+                tell({**base, "iteration": task.iteration, "drawn": "swap", **measured, **losses}, args.json)
     return 0
-
-
-def _report(args: argparse.Namespace, row: dict[str, Any]) -> None:
-    if args.json:
-        print(json.dumps(row), flush=True)
-    else:
-        print("  ".join(f"{key} {value}" for key, value in row.items() if key != "bench"), flush=True)
