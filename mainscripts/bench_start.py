@@ -26,24 +26,26 @@ from mainscripts.bench_faces import made_up_faces
 from mainscripts.flags import whole
 from mainscripts.verb import EXIT_FAILED, EXIT_OK, refuse
 
-MARKS = {
+ENDS = {
     "python_s": r"Running trainer",
-    "torch_s": r"Loading PyTorch\.* [\d.]+ s",
-    "faces_s": r"Loading \S+ model",
-    "build_s": r"Initializing models\.* [\d.]+ s",
-    "load_s": r"Loading weights\.* [\d.]+ s",
-    "first_batch_s": r"First samples\.* [\d.]+ s",
-    "preview_s": r"First preview\.* [\d.]+ s",
-    "first_step_s": r"First iteration\.* [\d.]+ s",
+    "torch_s": r"Loading samples\.\.\.",
+    "faces_s": r"Loading \S+ model\.\.\.",
+    "options_s": r"Initializing models\.\.\.",
+    "build_s": r"Loading weights\.\.\.|Starting sample workers\.\.\.",
+    "load_s": r"Starting sample workers\.\.\.",
+    "first_batch_s": r"First preview\.\.\.",
+    "preview_s": r"First iteration\.\.\.",
+    "first_step_s": r"\[\d\d:\d\d:\d\d\]\[#",
 }
-"""Part of the start -> the line with which it ends, in this order; a part whose line is absent counts to the next."""
+"""Part of the start, in order -> what is printed when the next one begins. A new model has no weights to load."""
 HELPS = {"--help": [], "train --help": ["train"], "bench step --help": ["bench", "step"]}
 DRAWN, SIZE = 24, 256  # faces that are drawn, for the others copies
 COLUMNS: tuple[Column, ...] = (
     plain("what", "what"), plain("faces a side", "faces"), ranged("all, s", "s"),
     *(plain(title, key) for title, key in (
-        ("Python", "python_s"), ("PyTorch", "torch_s"), ("faces", "faces_s"), ("build", "build_s"), ("load", "load_s"),
-        ("first batch", "first_batch_s"), ("preview", "preview_s"), ("first iteration", "first_step_s"),
+        ("Python", "python_s"), ("PyTorch", "torch_s"), ("faces", "faces_s"), ("options", "options_s"),
+        ("build", "build_s"), ("load", "load_s"), ("first batch", "first_batch_s"),
+        ("preview", "preview_s"), ("first iteration", "first_step_s"),
     )),
 )  # fmt: skip
 
@@ -93,8 +95,8 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
 def parts(starts: list[dict[str, float]]) -> Row:
     """Median, least and most of the whole; medians of its parts."""
     wholes = [sum(one.values()) for one in starts]
-    keys = [key for key in MARKS if key in starts[0]]
-    return {**spread("s", wholes, 3), **{key: round(statistics.median(one[key] for one in starts), 3) for key in keys}}
+    middle = {key: round(statistics.median(one[key] for one in starts), 3) for key in ENDS}
+    return {**spread("s", wholes, 3), **middle}
 
 
 def command(folders: Mapping[str, Path], model: Path, args: argparse.Namespace) -> list[str]:
@@ -114,24 +116,22 @@ def command(folders: Mapping[str, Path], model: Path, args: argparse.Namespace) 
 
 def start(words: list[str]) -> dict[str, float]:
     """Seconds of each part of one start. Raises StartError where it fails."""
-    begun = last = time.perf_counter()
+    last = time.perf_counter()
     found: dict[str, float] = {}
-    said = []
+    said, waiting = "", list(ENDS)
     with subprocess.Popen(
-        words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        encoding="utf-8", errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        for line in process.stdout:
+        while some := os.read(process.stdout.fileno(), 1 << 16):  # not by lines: a stage begins in the midst of one
             now = time.perf_counter()
-            said.append(line.rstrip())
-            for key, mark in MARKS.items():
-                if key not in found and re.match(mark, line):
-                    found[key], last = now - last, now
+            said += some.decode("utf-8", "replace")
+            while waiting and re.search(ENDS[waiting[0]], said):
+                found[waiting.pop(0)], last = now - last, now
         code = process.wait()
-    if code or "first_step_s" not in found:
-        end = "\n".join(said[-10:])
-        raise StartError(f"A training did not start (exit code {code}, {last - begun:.1f} s):\n{end}")
+    if code or waiting:
+        raise StartError(f"A training did not start (exit code {code}). It ended with:\n{said[-1000:]}")
     return found
 
 

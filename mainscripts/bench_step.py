@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name -> model and options, besides DIMS; batches of BATCH faces a side."""
 WARM_UP = 2  # rounds: allocators and kernel choices settle
-FACES, CACHE = 48, 1 << 30  # of the made-up people, and bytes to keep them in
+FACES, CACHE = 24, 1 << 30  # of the made-up people, and bytes to keep them in
 COLUMNS: tuple[Column, ...] = (
     plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("batch", "batch"),
     plain("precision", "precision"), plain("device", "device"), ranged("ms/iteration", "ms"),

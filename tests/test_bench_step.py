@@ -3,33 +3,109 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+import torch
+from small_models import SIZES as MODEL_SIZES
+from small_models import small
+from torch.utils.flop_counter import FlopCounterMode
 
+from core.nn import Conv, ConvTransposed, Dense
 from main import main
+from mainscripts.bench_floor import Floor, random_batch, step
+from mainscripts.bench_step import PRESETS, choices
+from models import MODELS
 
 SIZES = {"resolution": 64, "ae-dims": 32, "e-dims": 16, "d-dims": 16, "d-mask-dims": 16, "batch-size": 1, "rounds": 1}
-SMALL = [f"--{name}={size}" for name, size in SIZES.items()]
+SMALL = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+PROMISED = {
+    "bench", "model", "archi", "resolution", "batch", "precision", "device", "ms", "ms_min", "ms_max", "floor_ms",
+    "floor_ms_min", "floor_ms_max", "ratio", "rounds", "peak_mb", "peak_of",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("archi", ["df-ud", "liae-tc"])
-def test_one_json_object_a_line(archi: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "step", "--archi", archi, *SMALL, "--json"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    result = json.loads(line)
-    promised = {"bench", "model", "archi", "resolution", "batch", "precision", "device", "ms", "floor_ms", "ratio"}
-    assert promised <= set(result)
-    assert (result["bench"], result["archi"], result["batch"]) == ("step", archi, 1)
-    assert result["ratio"] > 0
+def rows(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    assert main(["bench", "step", *words, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_model_without_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_json_object_a_line_for_each_size(capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(capsys, "--archi", "df-ud", "liae-tc", *SMALL, "--rounds", "3")
+    assert [(row["bench"], row["archi"], row["batch"]) for row in found] == [
+        ("step", "df-ud", 1),
+        ("step", "liae-tc", 1),
+    ]
+    for row in found:
+        assert set(row) >= PROMISED
+        assert 0 < row["ms_min"] <= row["ms"] <= row["ms_max"]
+        assert 0 < row["floor_ms_min"] <= row["floor_ms"] <= row["floor_ms_max"]
+        assert row["ratio"] == pytest.approx(row["ms"] / row["floor_ms"], rel=0.1)
+        assert row["peak_mb"] is None or 0 <= row["peak_mb"] < 4000
+        assert (row["precision"], row["device"], row["rounds"]) == ("full", "cpu", 3)
+
+
+def test_waiting_for_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows(capsys, *SMALL, "--data", "--workers", "0")
+    assert row["workers"] == 0 and 0 < row["data_ms"] < row["fed_ms"] and 0 < row["data_wait_percent"] < 100
+
+
+def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "step", "--model", "AMP", "--set", "inter_dims=32", *SMALL]) == 0
-    assert capsys.readouterr().out.startswith("AMP 64 px, batch 1, full, cpu: ")
+    title, line = capsys.readouterr().out.splitlines()
+    assert title.startswith("model  px  batch  precision  device  ms/iteration")
+    assert line.startswith("AMP    64  1      full       cpu     ")
 
 
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "step", "--archi", "dfx"]) == 2
-    assert "archi: got 'dfx'" in capsys.readouterr().err
-    assert main(["bench", "step", "--model", "AMP", "--archi", "df"]) == 2
-    assert "'archi' is not an option of this model" in capsys.readouterr().err
+    for words, message in (
+        (["--archi", "dfx"], "archi: got 'dfx'"),
+        (["--model", "AMP", "--archi", "df"], "'archi' is not an option of this model"),
+        (["--model", "Quick96", "--resolution", "64"], "'resolution' is not an option of this model"),
+        (["--model", "AMO"], "allowed is SAEHD"),
+        (["--device", "cuda:77"], "--device: got 'cuda:77', allowed is cpu"),
+        (["--precision", "half"], "got 'half', allowed is full"),
+        (["--set", "batch_size"], "write --set key=value"),
+    ):
+        assert main(["bench", "step", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", MODEL_SIZES)
+def test_the_floor_is_every_layer_once(name: str) -> None:
+    task: Any = small(name)
+    batch = random_batch(task, 2)
+    before = {key: weight.clone() for key, weight in task.net.state_dict().items()}
+    floor = Floor(task, batch)
+    layers = [module for module in floor.net.modules() if isinstance(module, Conv | ConvTransposed | Dense)]
+    assert {id(layer.module) for layer in floor.layers} == {id(module) for module in layers}
+    # The first layer needs no gradient of the picture.
+    assert [layer.x.requires_grad for layer in floor.layers].count(False) == 1
+    floor()
+    assert all(weight.grad is None for weight in (*floor.net.parameters(), *task.net.parameters()))
+    assert all(torch.equal(weight, before[key]) for key, weight in task.net.state_dict().items())
+    step(task, batch)  # its batch is one to train on
+
+
+def test_the_floor_is_the_arithmetic_of_a_step() -> None:
+    """Nothing is left out and nothing counted twice: a step multiplies as often, but for its heads, which it joins."""
+    task: Any = small("SAEHD", archi="df-u")
+    batch = random_batch(task, 2)
+    floor, counts = Floor(task, batch), []
+    for run in (floor, lambda: step(task, batch)):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        flops = counter.get_flop_counts()["Global"]
+        counts.append(sum(n for kind, n in flops.items() if "group" not in str(kind)))
+    assert 0.9 < counts[0] / counts[1] <= 1.0  # what is more in a step are the blurs of its losses
+
+
+def test_presets_are_what_their_models_take() -> None:
+    from argparse import Namespace
+
+    sized = dict.fromkeys(("ae_dims", "e_dims", "d_dims", "d_mask_dims", "batch_size"))
+    found = list(choices(Namespace(preset=["all"], sets=[], **sized)))
+    assert [name for name, _ in found] == [name for name, _ in PRESETS.values()]
+    for name, given in found:
+        values = MODELS[name].resolve(given)
+        assert values["batch_size"] == 4 and all(values[key] == value for key, value in given.items())
