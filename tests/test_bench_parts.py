@@ -75,7 +75,8 @@ def test_save_needs_a_folder(tmp_path: Path) -> None:
 STARTED = """
 import sys
 for text in [
-    "Running trainer.\\n", "Loading PyTorch... 1 s\\n", "Loading samples...\\n", "src: 3 faces\\nLoading x_SAEHD model...\\n",
+    "Running trainer.\\n", "Loading PyTorch... 1 s\\n", "Loading samples...\\n",
+    "src: 3 faces\\nLoading x_SAEHD model...\\n",
     "Initializing models...", " 1.0 s\\nLoading weights...", "\\nLoading weights: 1 of 8\\nStarting sample workers...",
     " 0.1 s\\nFirst preview...", " 1 s\\nFirst iteration...", "1 s\\n[12:00:01][#000001]",
 ]:
