@@ -6,8 +6,9 @@ Notable choices:
   update is a handful of kernels whatever the number of tensors. With `offload` the moments stay in main memory and
   weights and gradients visit them there chunk by chunk: slow, but the device holds weights and gradients alone.
 - Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
-- The mask of learning rate dropout is a counter-based hash of seed, iteration and element: it does not depend on chunks
-  or on what was drawn before, and costs a third of drawing from a generator.
+- What learning rate dropout holds back gets an infinite divisor, so it costs no pass of its own. The draws are a
+  counter-based hash of seed and iteration: they depend neither on chunks nor on what was drawn before.
+- Where a value can be read without waiting, clipping is a factor in operations that are done anyway.
 """
 
 from __future__ import annotations
@@ -21,27 +22,52 @@ from torch import Tensor, nn
 
 from core.nn import Array, Copy, from_dfl, misfit, to_dfl
 
-CHUNK = 1 << 19  # elements: weight, gradient, two moments and scratch are 10 MB; smaller ones mean more thread barriers
+CHUNK = BLOCK = 1 << 18  # elements: weight, gradient, two moments and scratch are 5 MB; smaller: more thread barriers
+POOL = 1 << 18  # places where a block may begin to read
+EPSILON = 1e-6
 KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
 
 
 class LrDropout:
     """Which elements learning rate dropout lets move in a step: 77 of 256, drawn anew each iteration. on_cpu: the draw
-    is made there, which spares the device some memory."""
+    is made there.
+
+    There are fewer draws than weights: `POOL` a step, and each block of `BLOCK` weights reads them from a place of its
+    own, drawn too. Two weights then share a draw in one of 260,000 steps, by chance, and a draw costs next to nothing.
+    """
 
     def __init__(self, seed: int, on_cpu: bool = False) -> None:
         self.seed, self.on_cpu = seed, on_cpu
         self._counter = self._words = torch.empty(0, dtype=torch.int32)
+        self._terms = torch.empty(0)
+        self._places: list[list[int]] = []
 
-    def keys(self, iteration: int, tensors: int) -> list[list[int]]:
-        """Two 32-bit keys for each tensor of this iteration."""
+    def begin(self, iteration: int, sizes: Sequence[int], device: torch.device) -> None:
+        """Draws for an iteration of tensors of so many elements; `terms` are on `device`."""
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + iteration) & 0x7FFFFFFFFFFFFFFF)
-        keys: list[list[int]] = torch.randint(-(2**31), 2**31, (tensors, 2), generator=generator).tolist()
-        return keys
+        key: list[int] = torch.randint(-(2**31), 2**31, (2,), generator=generator).tolist()
+        moves = self.mask(key, POOL + BLOCK, torch.device("cpu") if self.on_cpu else device).to(device)
+        self._terms = torch.full((len(moves),), math.inf, device=device).masked_fill_(moves.bool(), EPSILON)
+        blocks = [-(-size // BLOCK) for size in sizes]
+        places = torch.randint(0, POOL, (sum(blocks),), generator=generator).split(blocks)
+        self._places = [each.tolist() for each in places]
+
+    def terms(self, tensor: int, start: int, count: int, out: Tensor) -> Tensor:
+        """(count,) to add to the divisor of the elements of a tensor from `start` on, a multiple of BLOCK: 1e-6 where
+        one moves, infinity where not. out: room for them where they are not of one block; elsewhere a view."""
+        places = self._places[tensor][start // BLOCK :]
+        if count <= BLOCK:
+            return self._terms[places[0] : places[0] + count]
+        whole = count // BLOCK
+        windows = self._terms.unfold(0, BLOCK, 1)
+        chosen = torch.tensor(places[:whole]).to(self._terms.device)
+        torch.index_select(windows, 0, chosen, out=out[: whole * BLOCK].view(whole, BLOCK))
+        if rest := count - whole * BLOCK:
+            out[whole * BLOCK : count].copy_(self._terms[places[whole] : places[whole] + rest])
+        return out[:count]
 
     def mask(self, key: Sequence[int], count: int, device: torch.device) -> Tensor:
-        """(count,) uint8: 1 where an element moves, 0 where not. Overwritten by the next call."""
-        device = torch.device("cpu") if self.on_cpu else device
+        """(count,) uint8 of two 32-bit keys: 1 where an element moves, 0 where not. Overwritten by the next call."""
         words = (count + 3) // 4
         if self._counter.numel() < words or self._counter.device != device:
             self._counter = torch.arange(words, dtype=torch.int32, device=device)
@@ -171,13 +197,15 @@ class Optimizer(ABC):
                 return ok
             moving = None if self.reads_are_free else ok.to(self.home, torch.float32)
         scale = self._clip_scale(norm, unscale) if norm is not None and self.clip_norm else None
-        keys = self.dropout.keys(iteration, len(gradients)) if self.dropout else []
+        factor = 1.0
+        if scale is not None and self.reads_are_free:
+            factor, scale = scale.item(), None
+        if self.dropout:
+            self.dropout.begin(iteration, [gradient.numel() for gradient in gradients], self.home)
         # Whatever fails before this line has changed nothing.
         self.iterations, self.torn = iteration, True
         for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
-            start, mask = 0, gradient
-            if self.dropout:
-                mask = self.dropout.mask(keys[i], gradient.numel(), self.home)
+            start = 0
             for span in spans:
                 weight, count = span[0], span[0].numel()
                 scratch, second, keep = (buffer[:count] for buffer in self._scratch)
@@ -190,17 +218,11 @@ class Optimizer(ABC):
                     piece = torch.mul(piece, scale, out=second)
                 if moving is not None:
                     piece = torch.nan_to_num(piece, 0.0, 0.0, 0.0, out=second)
-                direction = self.update(piece, span[1:], scratch, moving)
+                direction, factor_left = self.update(piece, factor, span[1:], scratch, moving)
+                scratch.add_(self.dropout.terms(i, start, count, keep) if self.dropout else EPSILON)
                 if moving is not None:
-                    torch.div(direction, scratch, out=scratch).mul_(moving)
-                    if self.dropout:
-                        scratch.mul_(keep.copy_(mask[start : start + count]))
-                    weight.sub_(scratch, alpha=lr)
-                elif self.dropout:
-                    torch.div(direction, scratch, out=scratch)
-                    weight.addcmul_(scratch, keep.copy_(mask[start : start + count]), value=-lr)
-                else:
-                    weight.addcdiv_(direction, scratch, value=-lr)
+                    scratch.div_(moving)  # to infinity
+                weight.addcdiv_(direction, scratch, value=-lr * factor_left)
                 if self._visitors:
                     span[0].copy_(weight)
                 start += count
@@ -220,10 +242,11 @@ class Optimizer(ABC):
 
     @abstractmethod
     def update(
-        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
-    ) -> Tensor:
-        """Steps the moments of one chunk; returns the direction and leaves its divisor in `scratch`. moving: 1, or 0
-        for moments that must stay as they are."""
+        self, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None
+    ) -> tuple[Tensor, float]:
+        """Steps the moments of one chunk by `factor` times the gradient; returns the direction and what it is still to
+        be multiplied with, and leaves its divisor, to which EPSILON comes, in `scratch`. moving: 1, or 0 for moments
+        that must stay as they are."""
 
     def state(self, copy: Copy = to_dfl) -> dict[str, Array]:
         """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""
@@ -284,18 +307,18 @@ class AdaBelief(Optimizer):
     slots = ("ms", "vs")
 
     def update(
-        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
-    ) -> Tensor:
+        self, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None
+    ) -> tuple[Tensor, float]:
         m, v = moments
-        torch.sub(gradient, m, out=scratch)
+        torch.sub(m, gradient, alpha=factor, out=scratch)
         if moving is not None:
             scratch.mul_(moving)
-        m.add_(scratch, alpha=0.1)
+        m.add_(scratch, alpha=-0.1)
         v.mul_(0.999 if moving is None else 1 - 0.001 * moving).addcmul_(
             scratch, scratch, value=0.001 * 0.9**2
         )  # g - m_new = 0.9 (g - m_old)
-        torch.sqrt(v, out=scratch).add_(1e-6)
-        return m
+        torch.sqrt(v, out=scratch)
+        return m, 1.0
 
 
 class RMSprop(Optimizer):
@@ -304,14 +327,15 @@ class RMSprop(Optimizer):
     slots = ("acc",)
 
     def update(
-        self, gradient: Tensor, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None = None
-    ) -> Tensor:
+        self, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor, moving: Tensor | None
+    ) -> tuple[Tensor, float]:
         (accumulator,) = moments
         if moving is not None:
             gradient.mul_(moving)
-        accumulator.mul_(0.9 if moving is None else 1 - 0.1 * moving).addcmul_(gradient, gradient, value=0.1)
-        torch.sqrt(accumulator, out=scratch).add_(1e-6)
-        return gradient
+        accumulator.mul_(0.9 if moving is None else 1 - 0.1 * moving)
+        accumulator.addcmul_(gradient, gradient, value=0.1 * factor**2)
+        torch.sqrt(accumulator, out=scratch)
+        return gradient, factor
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

@@ -13,25 +13,27 @@ import torch
 
 from core import dflfile
 from core.nn import from_dfl, to_dfl
-from core.optim import KEPT, AdaBelief, LrDropout, Optimizer, RMSprop
+from core.optim import BLOCK, EPSILON, KEPT, AdaBelief, LrDropout, Optimizer, RMSprop
 
 CASES = ["", "_clip1", "_lr1e-2", "_lrcos5", "_lrdropout"]
 KINDS: dict[str, type[Optimizer]] = {"adabelief": AdaBelief, "rmsprop": RMSprop}
 
 
 class Recorded(LrDropout):
-    """The masks DFL drew: key = (step, tensor)."""
+    """The masks DFL drew."""
 
     def __init__(self, masks: Any, tensors: int) -> None:
         super().__init__(0)
         self.masks, self.tensors = masks, tensors
 
-    def keys(self, iteration: int, tensors: int) -> list[list[int]]:
-        return [[iteration - 1, i] for i in range(self.tensors)]
+    def begin(self, iteration: int, sizes: Sequence[int], device: torch.device) -> None:
+        assert len(sizes) == self.tensors
+        self.step = iteration - 1
 
-    def mask(self, key: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
-        mask = from_dfl(self.masks[f"mask_{key[0]}_{key[1]}"])
-        return (mask.permute(0, 2, 3, 1) if mask.dim() == 4 else mask).reshape(-1).to(torch.uint8)
+    def terms(self, tensor: int, start: int, count: int, out: torch.Tensor) -> torch.Tensor:
+        mask = from_dfl(self.masks[f"mask_{self.step}_{tensor}"])
+        moves = (mask.permute(0, 2, 3, 1) if mask.dim() == 4 else mask).reshape(-1)[start : start + count] != 0
+        return torch.where(moves, EPSILON, torch.inf)
 
 
 def parameter(array: np.ndarray) -> torch.nn.Parameter:
@@ -169,11 +171,14 @@ def test_a_missing_gradient_is_named() -> None:
 
 def test_lr_dropout_moves_three_tenths_drawn_anew() -> None:
     dropout, count, share = LrDropout(7), 1 << 20, KEPT / 256
-    masks = [
-        dropout.mask(key, count, torch.device("cpu")).double() - share
-        for iteration in (1, 2)
-        for key in dropout.keys(iteration, 2)
-    ]
+    masks = []
+    for iteration in (1, 2):
+        dropout.begin(iteration, [count, count], torch.device("cpu"))
+        for tensor in (0, 1):
+            terms = dropout.terms(tensor, 0, count, torch.empty(count))
+            assert set(terms.tolist()) == {torch.tensor(EPSILON).item(), float("inf")}
+            assert torch.equal(terms[BLOCK : 2 * BLOCK], dropout.terms(tensor, BLOCK, BLOCK, torch.empty(0)))
+            masks.append((terms == EPSILON).double() - share)
     spread = (share * (1 - share) / count) ** 0.5
     for i, mask in enumerate(masks):
         assert set(mask.unique().tolist()) == {-share, 1 - share}
