@@ -34,7 +34,7 @@ _NAMES = {"max_backups": "maximum_n_backups"}
 _FACES = "the faces of the folders on the command line are taken, or their faceset.pak"
 OTHERS = {
     # MVE
-    "retraining_samples": "", "use_fp16": "mp_mode has float16 among its values", "loss_function": "", "lr": "",
+    "retraining_samples": "", "use_fp16": "mp_mode has float16 among its values",
     "random_downsample": "", "random_noise": "", "random_blur": "", "random_jpeg": "", "random_shadow": "",
     "shadow_low": "", "shadow_high": "", "shadow_brightness": "",
     "gan_smoothing": "", "gan_noise": "", "background_power": "", "random_color": "",
@@ -42,7 +42,7 @@ OTHERS = {
     "super_warp": "", "quick_opt": "", "author_name": "",
     # MVE's PyTorch trainer
     "name": "the model's name is asked, or given with --force-model-name",
-    "growing_stage": "", "morph_factor": "", "batch_dst_mixing": "", "weight_decay": "",
+    "growing_stage": "", "morph_factor": "", "batch_dst_mixing": "",
     "keep_graph": "", "loss": "", "color_augmentation": "", "gan_weight_decay": "",
     "rotation_range": "", "scale_range": "", "tx_range": "", "ty_range": "",
     "tensorboard": "--tensorboard DIR writes for TensorBoard",

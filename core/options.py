@@ -191,9 +191,8 @@ class Option:
             raise ValueError
         text = str(given)
         if self.kind == "choice":
-            text = text.lower()
-            if text not in self.choices:
-                return self._switched(text)
+            meant = {choice.lower(): choice for choice in self.choices}
+            return meant[text.lower()] if text.lower() in meant else self._switched(text.lower())
         return self.check(text) if self.check is not None else text
 
     def _switched(self, word: str) -> Any:

@@ -19,7 +19,7 @@ from core.batch import Batch, Captions, Page
 from core.nn import CHANNELS_LAST, Decoder, Encoder, Inter, init_weights
 from core.options import Answers, Option, Values
 from models.adversary import Adversary, PatchDiscriminator
-from models.common import RUNNING, altered, fixed, pick, swap_requests
+from models.common import KNOBS, RUNNING, altered, fixed, pick, swap_requests
 from models.net import OPTIMIZER, SwapNet
 from models.pages import rows_of, swap_area
 from models.recipe import Recipe
@@ -239,6 +239,7 @@ AMP = ModelSpec(
         *("gan_power", "gan_patch_size", "gan_dims", "ct_mode", "clipgrad", "preview_mf", "train_inters"),
         own=OWN,
     )
+    + KNOBS
     + RUNNING
     + fixed(adabelief=True, masked_training=True, eyes_mouth_prio=True),
     requests=swap_requests,

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.batch import SampleRequest
 from core.options import Answers, Option, Values
+from models.knobs import KNOBS
 from models.running import PANEL, RUNNING
 
 LONG_NAMES = {"h": "half_face", "mf": "midfull_face", "f": "full_face", "wf": "whole_face", "head": "head"}
@@ -312,7 +313,7 @@ STYLE = (
     ),
 )  # fmt: skip
 
-ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *RUNNING, *PANEL)}
+ROWS = {row.key: row for row in (*SESSION, *NETWORK, *LOSS, *TRAINING, *GAN, *STYLE, *KNOBS, *RUNNING, *PANEL)}
 
 
 def pick(*keys: str, own: Iterable[Option] = (), **defaults: Any) -> tuple[Option, ...]:

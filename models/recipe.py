@@ -32,7 +32,7 @@ class Recipe:
 
     beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
     (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
-    judges_dst: whether the GAN sees dst's faces as well as src's. lr: learning rate; lr_cos: its period in iterations
+    judges_dst: whether the GAN sees dst's faces as well as src's. lr_cos: period of the learning rate in iterations
     where lr dropout is on, 0 for none. soft_mask: of masks (N, 1, H, W) and the resolution, where a masked loss looks.
     unwarped_every: every so many iterations the batch of the step before is trained on once more, with its targets as
     input; 0 for never.
@@ -45,7 +45,6 @@ class Recipe:
     beside: Callable[[Values, Inputs, Tensor], list[Tensor]]
     both_scales: bool = False
     judges_dst: bool = False
-    lr: float = 5e-5
     lr_cos: int = 500
     soft_mask: Callable[[Tensor, int], Tensor] = losses.mask_blur
     unwarped_every: int = 0

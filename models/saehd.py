@@ -16,7 +16,7 @@ from core import losses
 from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
-from models.common import PANEL, RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
+from models.common import KNOBS, PANEL, RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
 from models.net import SwapNet
 from models.pages import swap_captions, swap_pages
 from models.recipe import Recipe
@@ -140,6 +140,7 @@ SAEHD = ModelSpec(
         *("gan_power", "gan_patch_size", "gan_dims", "true_face_power", "face_style_power", "bg_style_power"),
         *("ct_mode", "clipgrad", "pretrain"),
     )
+    + KNOBS
     + RUNNING
     + PANEL,
     requests=swap_requests,
@@ -159,12 +160,11 @@ SAEHDBW = replace(
 QUICK_SETTLED = {
     "face_type": "f", "archi": "df-ud",
     "masked_training": True, "eyes_mouth_prio": False, "blur_out_mask": False, "pretrain": False,
-    "adabelief": False, "lr_dropout": "y", "random_warp": True, "random_hsv_power": 0.0,
+    "adabelief": False, "lr_dropout": "y", "random_warp": True, "random_hsv_power": 0.0, "loss_function": "SSIM",
     "gan_power": 0.0, "true_face_power": 0.0, "face_style_power": 0.0, "bg_style_power": 0.0,
 }  # fmt: skip
 QUICK = replace(
     RECIPE,
-    lr=2e-4,
     lr_cos=0,
     soft_mask=lambda mask, resolution: losses.gaussian_blur(mask, max(1, resolution // 32)),
     unwarped_every=3,
@@ -177,7 +177,7 @@ def quick(name: str, **sizes: int) -> ModelSpec:
     keys = [row.key for row in SAEHD.rows if row.key not in settled and not row.key.startswith(("gan_", "force_full"))]
     return ModelSpec(
         name=name,
-        rows=unasked(*pick(*keys, random_dst_flip=False)) + fixed(**settled),
+        rows=unasked(*pick(*keys, random_dst_flip=False, lr=2e-4)) + fixed(**settled),
         requests=partial(swap_requests, names=("warped", "target", "mask"), scale=0.05),
         task=partial(SwapTask, recipe=QUICK),
     )

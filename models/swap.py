@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import losses, memory
+from core import autoclip, losses, memory, msssim
 from core.batch import Batch, Captions, Page, Swap
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
@@ -67,7 +67,7 @@ class SwapTask(Task):
                 module.requires_grad_(part in trained)
             for number, (stem, parts) in enumerate(self.net.optimized(values).items()):
                 named = {name: w for name, w in self.net.named_parameters() if name.partition(".")[0] in parts}
-                self.optimizers[stem] = self._make_optimizer(named, trained, seed + number)
+                self.optimizers[stem] = self._make_optimizer(named, trained, seed + number, values["weight_decay"])
         self.net_optimizers = tuple(self.optimizers.values())
         for number, adversary in enumerate(self.adversaries.values(), len(self.optimizers)):
             adversary.net.to(self.device)
@@ -77,6 +77,8 @@ class SwapTask(Task):
             adversary.compute_in(self.precision)
             self.optimizers[adversary.optimizer_stem] = adversary.optimizer
         self.optional_parts = tuple(stem for stem in (*self.modules, *self.optimizers) if stem not in self.net.parts)
+        if any(optimizer.norms is not None for optimizer in self.optimizers.values()):
+            self.optional_parts += (autoclip.PART,)
 
     def rebuild(self, values: Values) -> None:
         """Anew with other options: the network is a fresh one until `load`. What was held is given back first."""
@@ -86,7 +88,9 @@ class SwapTask(Task):
         memory.give_back(str(self.device))
         self.__init__(self.spec, values, **where)  # type: ignore[misc]
 
-    def _make_optimizer(self, named: Mapping[str, nn.Parameter], trained: Collection[str], seed: int) -> Optimizer:
+    def _make_optimizer(
+        self, named: Mapping[str, nn.Parameter], trained: Collection[str], seed: int, weight_decay: float = 0.0
+    ) -> Optimizer:
         """The optimizer of weights named `<part>.<weight>`, of which those of `trained` parts move."""
         values = self.values
         weights = {name.replace(".", "/"): weight for name, weight in named.items()}
@@ -94,8 +98,10 @@ class SwapTask(Task):
         return (AdaBelief if values["adabelief"] else RMSprop)(
             weights,
             trained=[name for name in weights if name.partition("/")[0] in trained],
-            lr=self.recipe.lr,
+            lr=values["lr"],
+            weight_decay=weight_decay,
             clip_norm=1.0 if values["clipgrad"] or self.precision.scales else 0.0,
+            clip_history=values["clipgrad"] and values["clipgrad_mode"] == "history",
             lr_cos=self.recipe.lr_cos if slow else 0,
             dropout=LrDropout(seed, on_cpu=values["lr_dropout"] == "cpu") if slow else None,
             offload=self.device.type != "cpu" and not values["models_opt_on_gpu"],
@@ -173,6 +179,9 @@ class SwapTask(Task):
         """Gradient clipping, and a tenth of what pulls at the network from outside; stored with the model."""
         lines, values = [], self.values
         changes: dict[str, Any] = {} if values["clipgrad"] else {"clipgrad": True}
+        if changes:
+            values["clipgrad_mode"] = "norm"  # no norms were gathered
+            values.kept.pop("clipgrad_mode", None)
         powers = ("gan_power", "true_face_power", "face_style_power", "bg_style_power")
         changes |= {key: values[key] / 10 for key in powers if values.get(key)}
         for key, value in changes.items():
@@ -203,7 +212,7 @@ class SwapTask(Task):
         face, shown, compared = face.contiguous(), inputs.target, face
         if values["masked_training"]:
             shown, compared = inputs.target * inputs.soft, face * inputs.soft
-        total = losses.image_loss(shown, compared, resolution, self.recipe.both_scales)
+        total = msssim.image_loss(values["loss_function"], shown, compared, resolution, self.recipe.both_scales)
         total = total + losses.mask_loss(inputs.mask, drawn_mask)
         if values["eyes_mouth_prio"]:
             total = total + losses.eyes_mouth_loss(inputs.target, face, self.both(batch, "mask_em"))
@@ -262,7 +271,9 @@ class SwapTask(Task):
 
     def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         networks = {stem: state(module, copy) for stem, module in self.modules.items()}
-        return networks | {stem: optimizer.state(copy) for stem, optimizer in self.optimizers.items()}
+        optimizers = {stem: optimizer.state(copy) for stem, optimizer in self.optimizers.items()}
+        norms = autoclip.part(self.optimizers, copy)
+        return networks | optimizers | ({autoclip.PART: norms} if norms else {})
 
     def renewed(self, stored: Mapping[str, Any]) -> dict[str, str]:
         """DFL's two rules: a first pair after pretraining has new inters, a GAN of another size is a new GAN."""
@@ -298,6 +309,7 @@ class SwapTask(Task):
                     notes.append(f"{stem}.npy: {reason}. So {both}.")
                     parts.pop(adversary.stem, None)
                     parts.pop(adversary.optimizer_stem, None)
+        norms = parts.pop(autoclip.PART, {})
         for stem, part in parts.items():
             if reason := self._misfit(stem, part):
                 raise PartError(f"{stem}.npy: {reason}. Is it a file of another model? Put the right one in its place.")
@@ -310,4 +322,5 @@ class SwapTask(Task):
                     notes.append(note)
             elif optimizer.torn:
                 optimizer.forget()
+        autoclip.take(self.optimizers, norms)
         return notes

@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import losses, memory
+from core import autoclip, losses, memory
 from core.batch import Batch, Captions, Page, SampleRequest, Swap
 from core.modeldir import ModelError, Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
-from core.optim import LrDropout, RMSprop
+from core.optim import LrDropout, Optimizer, RMSprop
 from core.options import RESTART, Option, Values
 from core.precision import Precision, Scaler
 from core.torchcolor import in_channels
 from models.common import LONG_NAMES, altered, fixed, pick, unasked
+from models.knobs import OF_ANY
 from models.pages import rows_of
 from models.running import RUNNING, preview_rows
 from models.spec import ModelSpec, PartError, Task, as_input
@@ -64,11 +65,23 @@ class XSegTask(Task):
         self.net.to(self.device)
         self.stem = str(self.resolution)
         self.network_parts, self.modules = (self.stem,), {self.stem: self.net}
-        self.optional_parts = (f"{self.stem}_opt",) if training else ()
         weights = {f"XSeg/{name.replace('.', '/')}": weight for name, weight in self.net.named_parameters()}
-        clip = 1.0 if self.precision.scales else 0.0
         self.optimizers = (
-            {f"{self.stem}_opt": RMSprop(weights, lr=RATE, clip_norm=clip, dropout=LrDropout(seed))} if training else {}
+            {f"{self.stem}_opt": self._make_optimizer(weights)} if training else {}
+        )
+        self.optional_parts = tuple(self.optimizers)
+        if any(optimizer.norms is not None for optimizer in self.optimizers.values()):
+            self.optional_parts += (autoclip.PART,)
+
+    def _make_optimizer(self, weights: Mapping[str, torch.nn.Parameter]) -> Optimizer:
+        values = self.values
+        return RMSprop(
+            weights,
+            lr=values["lr"],
+            weight_decay=values["weight_decay"],
+            clip_norm=1.0 if values["clipgrad"] or self.precision.scales else 0.0,
+            clip_history=values["clipgrad"] and values["clipgrad_mode"] == "history",
+            dropout=LrDropout(self.seed),
         )
 
     @property
@@ -137,10 +150,15 @@ class XSegTask(Task):
             return logits.float()
 
     def soften(self) -> list[str]:
-        """Gradient clipping, for this run: DFL knows no such option here."""
+        """Gradient clipping, kept with the model."""
+        if self.values["clipgrad"]:
+            return []
         for optimizer in self.optimizers.values():
             optimizer.clip_norm = 1.0
-        return ["gradients are clipped for the rest of this run"]
+        self.values["clipgrad"] = self.values.kept["clipgrad"] = True
+        self.values["clipgrad_mode"] = "norm"  # no norms were gathered
+        self.values.kept.pop("clipgrad_mode", None)
+        return ["clipgrad: False -> True"]
 
     @torch.inference_mode()
     def mask(self, images: Any) -> Tensor:
@@ -189,7 +207,8 @@ class XSegTask(Task):
 
     def parts(self, copy: Copy = to_dfl) -> dict[str, Part]:
         optimizers = {stem: optimizer.state(copy) for stem, optimizer in self.optimizers.items()}
-        return {self.stem: state(self.net, copy), **optimizers}
+        norms = autoclip.part(self.optimizers, copy)
+        return {self.stem: state(self.net, copy), **optimizers, **({autoclip.PART: norms} if norms else {})}
 
     def companions(self, stem: str) -> tuple[str, ...]:
         """The optimizer's memory is of weights that are gone."""
@@ -197,6 +216,8 @@ class XSegTask(Task):
 
     def load_parts(self, parts: Mapping[str, Part]) -> list[str]:
         """Raises PartError naming file, tensor, expected and found, before anything is changed."""
+        parts = dict(parts)
+        norms = parts.pop(autoclip.PART, {})
         for stem, part in parts.items():
             own = stem == self.stem
             reason = misfit(named_tensors(self.net), part) if own else self.optimizers[stem].misfit(part)
@@ -208,6 +229,7 @@ class XSegTask(Task):
         for stem, optimizer in self.optimizers.items():
             if stem not in parts and optimizer.torn:
                 optimizer.forget()
+        autoclip.take(self.optimizers, norms)
         return [note for note in notes if note]
 
 
@@ -254,11 +276,13 @@ ROWS = (
         "faces before it sees your labels. Switched off again, iterations count from 0; the weights stay.",
         advice="For a new model that will see few labels.",
     ),
-    # DFL's record of an XSeg has three options, so these count for one run.
+    # DFL's record of an XSeg has three options, so these are kept beside it.
     *(
         replace(row, stored=False)
         for row in unasked(
-            *pick("autobackup_hour", "write_preview_history", "choose_preview_history", "target_iter"), *RUNNING
+            *pick("autobackup_hour", "write_preview_history", "choose_preview_history", "target_iter"),
+            *pick("clipgrad", *OF_ANY, lr=RATE),
+            *RUNNING,
         )
         if row.key != "augment_on"
     ),

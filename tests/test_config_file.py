@@ -29,7 +29,7 @@ basic_param:
   maximum_n_backups: 3
   batch_size: 2
   use_fp16: false
-model_properties: {face_type: f, ae_dims: 32, e_dims: 16, d_dims: 16, d_mask_dims: 16, lr_dropout: no, lr: 5e-5}
+model_properties: {face_type: f, ae_dims: 32, e_dims: 16, d_dims: 16, d_mask_dims: 16, lr_dropout: no, lr: 2e-5}
 gan:
   gan_training: off
   gan_power: 0.1
@@ -55,10 +55,11 @@ def test_what_the_words_of_mve_mean(tmp_path: Path) -> None:
     assert (values["resolution"], values["archi"], values["max_backups"], values["session_name"]) == (
         64, "df-ud", 3, "2026-11-21",
     )  # fmt: skip
+    assert values["lr"] == 2e-5 and values.kept["lr"] == 2e-5
     assert values["lr_dropout"] == "n" and values["random_warp"] is False and values["random_hsv_power"] == 0.05
     assert (values["gan_power"], values["gan_dims"], values["gan_patch_size"]) == (0.0, 24, 8)
     told = [line.partition(": ")[2].partition(" is ")[0] for line in lines]
-    assert told == ["name", "use_fp16", "lr", "random_shadow", "gan_training"], lines
+    assert told == ["name", "use_fp16", "random_shadow", "gan_training"], lines
 
 
 @pytest.mark.parametrize(
