@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from core.runlog import RunLog
-from mainscripts import train_web
+from mainscripts import train_profile, train_web
 from mainscripts.flags import folder, save_cadence, seconds, whole
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def _add_told(ours: argparse._ArgumentGroup) -> None:
         "--commands", type=Path, metavar="FILE",
         help="obey lines that are appended to this file: save, backup, preview, stop, set batch_size=8 ct_mode=rct",
     )
+    train_profile.add_arguments(ours)
     ours.add_argument(
         "--watchdog", type=whole(0, 86400), default=60, metavar="SECONDS",
         help="tell where the program stands when nothing has happened for so long (default: 60; 0: never)",
@@ -258,6 +259,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
     from mainscripts import verb
 
     train_web.check(args)
+    train_profile.check(args)
     terminal = verb.find_terminal(stdin, stdout, args.ask)
     if terminal is not None:
         terminal = Asked(terminal, stages)

@@ -37,6 +37,7 @@ from mainscripts.train_commands import CommandFile
 from mainscripts.train_faces import face_cache
 from mainscripts.train_history import HistoryFaces, count_anew, next_command
 from mainscripts.train_memory import Room, Samples, asker, figures
+from mainscripts.train_profile import profiled
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
@@ -155,9 +156,11 @@ class Run:
             emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
             batches = Upload(samples, device) if uploads(setup) else samples
             pulse = Pulse(stages, batches, emit, COMPILING if setup.device.key != "CPU" else BUSY)
+            watched = stack.enter_context(profiled(self.args, setup, task, pulse, saver, sinks.emit))
+            self.args.profile = None  # once, whatever options change later
             trainer = Trainer(
-                setup.directory.full_name, task, pulse, pulse.emit, self.commands, saver, cadence(setup, self.args),
-                time.monotonic, history_batch, sinks.attended, setup.position,
+                setup.directory.full_name, *watched[:2], pulse.emit, self.commands, watched[2],
+                cadence(setup, self.args), time.monotonic, history_batch, sinks.attended, setup.position,
                 Guard() if setup.values["collapse_guard"] else None, SavedModel(setup, task), room, changes.choose,
             )  # fmt: skip
             sinks.listen()

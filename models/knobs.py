@@ -41,7 +41,7 @@ KNOBS = (
         "loss_function", "choice", "Loss function",
         "What drawn faces are compared with their targets by. SSIM is DeepFaceLab's: structure at one scale (two from "
         "256 px on, and in AMP), and squares of differences. MS-SSIM sees structure at three to five scales, and "
-        "squares. MS-SSIM+L1 takes differences as they are instead of their squares. The losses are other numbers then.",
+        "squares. MS-SSIM+L1 takes differences as they are, not their squares. The losses are other numbers then.",
         advice="SSIM, unless you want to try.",
         default="SSIM", choices=("SSIM", "MS-SSIM", "MS-SSIM+L1"), aliases=("loss",),
         spellings=(("m_ssim", "MS-SSIM"), ("ms_ssim", "MS-SSIM"), ("msssim", "MS-SSIM"), ("MS_SSIM", "MS-SSIM"),

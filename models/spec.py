@@ -23,6 +23,7 @@ from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
 from core.options import Option, Values, resolve
 from core.precision import Precision
+from core.profiling import Timed, untimed
 from core.runstate import RunState
 
 
@@ -38,7 +39,7 @@ class Task(ABC):
     the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step,
     `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
     targets), as far as measured; 0-d tensors on the device. `precision`: what steps compute in; everything else that
-    is drawn is drawn in full.
+    is drawn is drawn in full. `timed`: a context for a named part of a step, which `core.profiling` measures.
     """
 
     network_parts: tuple[str, ...]
@@ -51,6 +52,7 @@ class Task(ABC):
         self.values = values
         self.seed = 0
         self.health: dict[str, Any] = {}
+        self.timed: Timed = untimed
         self.modules: dict[str, nn.Module] = {}
         self.data = ModelData(options=dict(values.chosen))
 

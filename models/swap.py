@@ -149,16 +149,19 @@ class SwapTask(Task):
         for optimizer in self.net_optimizers:
             optimizer.zero_grad()
         inputs = self.inputs(batch)
-        with self.precision.step():
+        with self.timed("losses"), self.precision.step():
             per_sample, hidden, face = self._losses(batch, inputs)
         total = per_sample.sum()
         for term in hidden:
             total = total + term.sum()
-        self.scaler.backward(total)
+        with self.timed("backward"):
+            self.scaler.backward(total)
         ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
-        updated, well = self.scaler.step(self.net_optimizers, ok)
-        if not self.values.get("pretrain"):
-            self._train_adversaries(inputs, updated)
+        with self.timed("optimizer"):
+            updated, well = self.scaler.step(self.net_optimizers, ok)
+        if self.adversaries and not self.values.get("pretrain"):
+            with self.timed("adversaries"):
+                self._train_adversaries(inputs, updated)
         if updated is not None:
             self.health = {"updated": well, "contrast": contrast(face.detach(), inputs.target)}
         src, dst = per_sample.detach().chunk(2)
@@ -206,7 +209,7 @@ class SwapTask(Task):
         """(2N,) displayed losses, src then dst; terms that the gradient follows besides, adversaries and what DFL sets
         against their artefacts; and the faces drawn."""
         values, resolution = self.values, self.values["resolution"]
-        with self.precision.autocast():
+        with self.timed("forward"), self.precision.autocast():
             codes = self.net.codes(inputs.warped, self.draws())
             face, drawn_mask = self.net.decode_both(codes)
         face, shown, compared = face.contiguous(), inputs.target, face
@@ -231,8 +234,6 @@ class SwapTask(Task):
     def _train_adversaries(self, inputs: Inputs, ok: Tensor | None) -> None:
         """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
         what they need."""
-        if not self.adversaries:
-            return
         both = self.recipe.judges_dst
         with torch.no_grad(), self.precision.autocast():
             if both or "code_discriminator" in self.adversaries:

@@ -66,9 +66,7 @@ class XSegTask(Task):
         self.stem = str(self.resolution)
         self.network_parts, self.modules = (self.stem,), {self.stem: self.net}
         weights = {f"XSeg/{name.replace('.', '/')}": weight for name, weight in self.net.named_parameters()}
-        self.optimizers = (
-            {f"{self.stem}_opt": self._make_optimizer(weights)} if training else {}
-        )
+        self.optimizers = {f"{self.stem}_opt": self._make_optimizer(weights)} if training else {}
         self.optional_parts = tuple(self.optimizers)
         if any(optimizer.norms is not None for optimizer in self.optimizers.values()):
             self.optional_parts += (autoclip.PART,)
@@ -114,11 +112,14 @@ class XSegTask(Task):
             raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
         optimizer = self.optimizers[f"{self.stem}_opt"]
         optimizer.zero_grad()
-        per_sample, drawn, wanted = self._losses(batch)
-        total = per_sample.sum()
-        self.scaler.backward(total)
+        with self.timed("losses"):
+            per_sample, drawn, wanted = self._losses(batch)
+            total = per_sample.sum()
+        with self.timed("backward"):
+            self.scaler.backward(total)
         ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
-        updated, well = self.scaler.step((optimizer,), ok)
+        with self.timed("optimizer"):
+            updated, well = self.scaler.step((optimizer,), ok)
         if updated is not None:
             spread = wanted[..., ::4, ::4].std() + 1e-6
             self.health = {"updated": well, "contrast": drawn.detach().sigmoid()[..., ::4, ::4].std() / spread}
@@ -145,7 +146,7 @@ class XSegTask(Task):
 
     def _logits(self, image: Tensor, skips: bool = True) -> Tensor:
         """In what the network is trained in; float32."""
-        with self.precision.step(), self.precision.autocast():
+        with self.timed("forward"), self.precision.step(), self.precision.autocast():
             logits: Tensor = self.net(image, skips=skips)
             return logits.float()
 

@@ -24,13 +24,14 @@ SIZES: dict[str, dict[str, Any]] = {
 """Smaller than the prompts allow: a stored model is believed. Where sizes are settled, `spec_of` has smaller ones."""
 
 GAN: dict[str, Any] = {"gan_power": 0.1, "gan_dims": 4, "gan_patch_size": 8, "lr_dropout": "y", "clipgrad": True}
+HISTORY: dict[str, Any] = {"clipgrad": True, "clipgrad_mode": "history", "weight_decay": 0.1}
 EVERYTHING: dict[str, dict[str, Any]] = {
     "SAEHD": GAN | {"true_face_power": 0.01, "eyes_mouth_prio": True, "face_style_power": 1.0, "bg_style_power": 1.0},
-    "AMP": GAN,
-    "SAEHDBW": GAN,
-    "Quick96": {"clipgrad": True},
+    "AMP": GAN | HISTORY | {"loss_function": "MS-SSIM+L1"},
+    "SAEHDBW": GAN | HISTORY | {"loss_function": "MS-SSIM", "lr": 1e-4},
+    "Quick96": HISTORY,
     "Quick64": {},
-    "XSeg": {},
+    "XSeg": HISTORY,
 }
 """Options that switch on all that has a state of its own."""
 

@@ -34,7 +34,7 @@ def test_stopping_changes_nothing(tmp_path: Path, name: str, kind: dict[str, Any
     advance(through, 5)
     through.save(tmp_path, "a")
     directory = ModelDir(tmp_path, "a", name)
-    unstored = {key: value for key, value in kind.items() if key not in through.data.options}
+    unstored = {key: value for key, value in (EVERYTHING[name] | kind).items() if key not in through.data.options}
     again = spec.build(spec.resolve(unstored, stored=directory.read_data().options), seed=0)
     assert isinstance(again, SwapTask) and again.load(tmp_path, "a") == []
     for task in (through, again):
