@@ -207,3 +207,17 @@ def test_words_for_the_loss_function() -> None:
         MODELS["XSeg"].resolve({"loss_function": "MS-SSIM"})
     with pytest.raises(OptionError, match=r"lr: got 1\.5, allowed is a number from 0 to 1"):
         SAEHD.resolve({"lr": 1.5})
+
+
+@pytest.mark.parametrize("mode", ["bfloat", "float16"])
+def test_norms_are_true_ones_in_every_precision(mode: str) -> None:
+    """float16 multiplies its gradients on the way."""
+    found = []
+    for precision in ("full", mode):
+        task = small("SAEHD", clipgrad=True, clipgrad_mode="history", loss_function="MS-SSIM+L1", mp_mode=precision)
+        batch = random_batch(task)
+        for _ in range(2):
+            task.step(batch)
+        found.append(task.optimizer.norms.ring[1:4].tolist())  # type: ignore[attr-defined]
+    (*norms, none), (*others, other_none) = found
+    assert norms == pytest.approx(others, rel=0.2) and min(norms) > 0 and none == other_none == 0
