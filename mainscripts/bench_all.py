@@ -16,8 +16,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from core.child import ROOT
 from mainscripts import bench_save, bench_start, bench_step
-from mainscripts.bench_common import ROOT, Column, Row, json_flag, machine, machine_words, table
+from mainscripts.bench_common import Column, Row, json_flag, machine, machine_words, table
 from mainscripts.verb import EXIT_FAILED, EXIT_OK
 
 PLAN: dict[str, list[str]] = {

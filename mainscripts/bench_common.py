@@ -20,10 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from core.child import ROOT
 from core.mainmemory import MainMemory
 
 Row = dict[str, Any]
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "opencv-python")
 
 

@@ -8,8 +8,6 @@ training does not move get no gradient of their own, the first one none of the p
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,14 +55,14 @@ class Floor:
     """The layers of a task's network; a call is one forward and one backward of each of them."""
 
     def __init__(self, task: Any, batch: Batch) -> None:
-        self._autocast = autocast_of(task)
+        self._precision = task.precision
         self.net: nn.Module = copy.deepcopy(task.net)
         for block in self.net.modules():
             if isinstance(block, Decoder):  # its heads run as one convolution, which is not how they are defined
                 vars(block)["face"] = partial(plain_face, block)
         self.layers: list[Layer] = []
         hooks = [module.register_forward_hook(self._take) for module in self.net.modules() if isinstance(module, KINDS)]
-        with self._autocast():
+        with self._precision.step(), self._precision.autocast():
             self._draw(task, batch)
         for hook in hooks:
             hook.remove()
@@ -87,9 +85,13 @@ class Floor:
         self.layers.append(Layer(module, x, torch.randn_like(out.detach())))
 
     def __call__(self) -> None:
+        with self._precision.step():
+            self._run()
+
+    def _run(self) -> None:
         last = None
         for layer in self.layers:
-            with self._autocast():
+            with self._precision.autocast():
                 out = layer.module(layer.x)
             if out.requires_grad:
                 out.backward(layer.gradient)
@@ -99,13 +101,6 @@ class Floor:
                 weight.grad = None
         if last is not None:
             last.sum().item()  # waits for the device
-
-
-def autocast_of(task: Any) -> Callable[[], AbstractContextManager[Any]]:
-    """What the task's network computes in."""
-    precision: Any = getattr(task, "precision", None)
-    autocast: Callable[[], AbstractContextManager[Any]] = getattr(precision, "autocast", nullcontext)
-    return autocast
 
 
 def plain_face(block: Decoder, code: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mainscripts.bench_common import ROOT, Column, Row, in_turn, json_flag, plain, ranged, report, spread
+from core.child import ROOT, environment
+from mainscripts.bench_common import Column, Row, in_turn, json_flag, plain, ranged, report, spread
 from mainscripts.bench_faces import made_up_faces
 from mainscripts.flags import whole
 from mainscripts.verb import EXIT_FAILED, EXIT_OK, refuse
@@ -121,7 +122,7 @@ def start(words: list[str]) -> dict[str, float]:
     said, waiting = "", list(ENDS)
     with subprocess.Popen(
         words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=environment(PYTHONUNBUFFERED="1"),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         while some := os.read(process.stdout.fileno(), 1 << 16):  # not by lines: a stage begins in the midst of one

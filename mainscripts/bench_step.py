@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from core.options import OptionError
 from core.values import parse_sets
 from mainscripts.bench_common import Column, Row, in_turn, json_flag, known_device, plain, ranged, ratio, report, spread
+from mainscripts.bench_faces import warn
 from mainscripts.flags import whole
 from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
 
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{key.replace('_', '-')}", type=int, metavar="N", help=f"{key} ({size})")
     add("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="any other option")
     add("--device", default="cpu", help="PyTorch's name of the device (%(default)s)")
-    add("--precision", nargs="+", default=["full"], metavar="MODE", help=f"of step and floor (full){several}")
+    add("--precision", nargs="+", default=["full"], metavar="MODE", help=f"mp_mode of step and floor (full){several}")
     add("--threads", type=whole(1, 4096), metavar="N", help="processor threads (PyTorch's choice)")
     add("--rounds", type=whole(1, 100_000), default=10, metavar="N", help="measurements to take the median of")
     add("--data", action="store_true", help="train on made-up people too, and tell how long it waits for samples")
@@ -143,9 +144,11 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
     """One model with its options on the device. Raises OptionError, ValueError."""
     from mainscripts.bench_floor import Floor, random_batch, step
 
-    values = spec.resolve({**given, **({"mp_mode": precision} if spec.takes("mp_mode") else {})})
+    values = spec.resolve({**given, "mp_mode": precision})
     before = _held(args.device)
-    task = spec.build(values, device=args.device, precision=precision)
+    task = spec.build(values, device=args.device)
+    for note in task.precision.notes:
+        warn(note)
     batch = random_batch(task, values["batch_size"])
     for _ in range(WARM_UP):
         step(task, batch)
@@ -158,7 +161,7 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
         "archi": values.get("archi", ""),
         "resolution": values["resolution"],
         "batch": values["batch_size"],
-        "precision": precision,
+        "precision": task.precision.mode,
         "device": args.device,
         "rounds": args.rounds,
         **spread("ms", times["step"]),
@@ -193,7 +196,7 @@ def data_wait(task: Task, args: argparse.Namespace) -> Row:
     """Which share of the time training waits for samples of made-up people, made as in a training: median
     milliseconds of waiting and of all, over the rounds; the first batches are not counted."""
     from core.upload import Upload
-    from mainscripts.bench_faces import made_up_faces, warn
+    from mainscripts.bench_faces import made_up_faces
     from samplelib import labelled
     from samplelib.faceset import Faceset
     from samplelib.loader import Loader, default_workers

@@ -51,10 +51,10 @@ def test_waiting_for_samples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "step", "--model", "AMP", "--set", "inter_dims=32", *SMALL]) == 0
+    assert main(["bench", "step", "--model", "AMP", "--set", "inter_dims=32", *SMALL, "--precision", "bfloat"]) == 0
     title, line = capsys.readouterr().out.splitlines()
     assert title.startswith("model  px  batch  precision  device  ms/iteration")
-    assert line.startswith("AMP    64  1      full       cpu     ")
+    assert line.startswith("AMP    64  1      bfloat     cpu     ")
 
 
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +98,14 @@ def test_the_floor_is_the_arithmetic_of_a_step() -> None:
         flops = counter.get_flop_counts()["Global"]
         counts.append(sum(n for kind, n in flops.items() if "group" not in str(kind)))
     assert 0.9 < counts[0] / counts[1] <= 1.0  # what is more in a step are the blurs of its losses
+
+
+def test_the_floor_computes_in_the_precision_of_the_step() -> None:
+    task: Any = small("SAEHD", mp_mode="bfloat")
+    floor = Floor(task, random_batch(task, 2))
+    assert {layer.gradient.dtype for layer in floor.layers} == {torch.bfloat16}
+    assert all(weight.dtype == torch.float32 for weight in floor.net.parameters())
+    floor()
 
 
 def test_presets_are_what_their_models_take() -> None:
