@@ -6,12 +6,12 @@ Notable choices:
   update is a handful of kernels whatever the number of tensors. With `offload` the moments stay in main memory and
   weights and gradients visit them there chunk by chunk: slow, but the device holds weights and gradients alone.
 - Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
-- What learning rate dropout holds back gets an infinite divisor, so it costs no pass of its own. The draws are a
-  counter-based hash of seed and iteration: they depend neither on chunks nor on what was drawn before.
-- Where a value can be read without waiting, clipping is a factor in operations that are done anyway.
 - Weight decay is decoupled (Loshchilov and Hutter 2019): before an update weights shrink by learning rate times decay,
   which no moment sees. Kernels of convolutions and dense layers alone, not biases, norms and thresholds. With learning
   rate dropout, where 77 of 256 weights move in a step, it is weaker by as much.
+- On the CPU the last part of an update (second moment, root, quotient, weight) is PyTorch's fused step of Adam: it is
+  told a rate of nearly 0 for the first moment, which it then leaves as it is given, and so many steps that it corrects
+  no bias. Clipping is a factor in operations that are done anyway.
 """
 
 from __future__ import annotations
@@ -24,68 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from core.autoclip import NormHistory
+from core.lrdropout import BLOCK, KEPT
+from core.lrdropout import LrDropout as LrDropout
 from core.nn import Array, Copy, from_dfl, misfit, to_dfl
 
-CHUNK = BLOCK = 1 << 18  # elements: weight, gradient, two moments and scratch are 5 MB; smaller: more thread barriers
-POOL = 1 << 18  # places where a block may begin to read
+CHUNK = BLOCK  # elements: weight, gradient, moments and scratch are 3 MB; smaller ones mean more thread barriers
 EPSILON = 1e-6
-KEPT = 77  # of 256: 308/1024 in DFL's half-precision draw of 0.3
-
-
-class LrDropout:
-    """Which elements learning rate dropout lets move in a step: 77 of 256, drawn anew each iteration. on_cpu: the draw
-    is made there.
-
-    There are fewer draws than weights: `POOL` a step, and each block of `BLOCK` weights reads them from a place of its
-    own, drawn too. Two weights then share a draw in one of 260,000 steps, by chance, and a draw costs next to nothing.
-    """
-
-    def __init__(self, seed: int, on_cpu: bool = False) -> None:
-        self.seed, self.on_cpu = seed, on_cpu
-        self._counter = self._words = torch.empty(0, dtype=torch.int32)
-        self._terms = torch.empty(0)
-        self._places: list[list[int]] = []
-
-    def begin(self, iteration: int, sizes: Sequence[int], device: torch.device) -> None:
-        """Draws for an iteration of tensors of so many elements; `terms` are on `device`."""
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + iteration) & 0x7FFFFFFFFFFFFFFF)
-        key: list[int] = torch.randint(-(2**31), 2**31, (2,), generator=generator).tolist()
-        moves = self.mask(key, POOL + BLOCK, torch.device("cpu") if self.on_cpu else device).to(device)
-        self._terms = torch.full((len(moves),), math.inf, device=device).masked_fill_(moves.bool(), EPSILON)
-        blocks = [-(-size // BLOCK) for size in sizes]
-        places = torch.randint(0, POOL, (sum(blocks),), generator=generator).split(blocks)
-        self._places = [each.tolist() for each in places]
-
-    def terms(self, tensor: int, start: int, count: int, out: Tensor) -> Tensor:
-        """(count,) to add to the divisor of the elements of a tensor from `start` on, a multiple of BLOCK: 1e-6 where
-        one moves, infinity where not. out: room for them where they are not of one block; elsewhere a view."""
-        places = self._places[tensor][start // BLOCK :]
-        if count <= BLOCK:
-            return self._terms[places[0] : places[0] + count]
-        whole = count // BLOCK
-        windows = self._terms.unfold(0, BLOCK, 1)
-        chosen = torch.tensor(places[:whole]).to(self._terms.device)
-        torch.index_select(windows, 0, chosen, out=out[: whole * BLOCK].view(whole, BLOCK))
-        if rest := count - whole * BLOCK:
-            out[whole * BLOCK : count].copy_(self._terms[places[whole] : places[whole] + rest])
-        return out[:count]
-
-    def mask(self, key: Sequence[int], count: int, device: torch.device) -> Tensor:
-        """(count,) uint8 of two 32-bit keys: 1 where an element moves, 0 where not. Overwritten by the next call."""
-        words = (count + 3) // 4
-        if self._counter.numel() < words or self._counter.device != device:
-            self._counter = torch.arange(words, dtype=torch.int32, device=device)
-            self._words = torch.empty((2, words), dtype=torch.int32, device=device)
-        x, shifted = self._words[0, :words], self._words[1, :words]
-        torch.add(self._counter[:words], key[0], out=x)
-        # A 32-bit integer mix: two rounds of shift, xor and multiply. The last shifted word is added, not xored: right
-        # shifts of signed integers drag the sign along, and an xor would clear the top bit.
-        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
-            torch.bitwise_right_shift(x, shift, out=shifted)
-            x.bitwise_xor_(shifted).mul_(factor).add_(key[1])
-        torch.bitwise_right_shift(x, 16, out=shifted)
-        draws = x.add_(shifted).view(torch.uint8)[:count]
-        return draws.clamp_(KEPT - 1, KEPT).neg_().add_(KEPT)  # 77 - 76 or 77 - 77
+STILL, LATE = 1 - 2**-53, 1e18  # see above: the rate is 1 - STILL, and STILL**LATE is 0
 
 
 class Optimizer(ABC):
@@ -212,6 +157,7 @@ class Optimizer(ABC):
             factor, scale = scale.item(), None
         if self.dropout:
             self.dropout.begin(iteration, [gradient.numel() for gradient in gradients], self.home)
+        fused = self.reads_are_free and self.flat_gradient is None
         # Whatever fails before this line has changed nothing.
         self.iterations, self.torn = iteration, True
         self._decay(lr, moving)
@@ -229,11 +175,17 @@ class Optimizer(ABC):
                     piece = torch.mul(piece, scale, out=second)
                 if moving is not None:
                     piece = torch.nan_to_num(piece, 0.0, 0.0, 0.0, out=second)
-                direction, factor_left = self.update(piece, factor, span[1:], scratch, moving)
-                scratch.add_(self.dropout.terms(i, start, count, keep) if self.dropout else EPSILON)
-                if moving is not None:
-                    scratch.div_(moving)  # to infinity
-                weight.addcdiv_(direction, scratch, value=-lr * factor_left)
+                moves = self.dropout.moves(i, start, count, keep) if self.dropout else None
+                if fused:
+                    self.fused_update(weight, piece, factor, span[1:], scratch, second, moves, lr)
+                else:
+                    direction, left = self.update(piece, factor, span[1:], scratch, moving)
+                    scratch.add_(EPSILON)
+                    if moving is not None:
+                        scratch.div_(moving)  # to infinity
+                    if moves is not None:
+                        direction = torch.mul(direction, moves, out=keep)
+                    weight.addcdiv_(direction, scratch, value=-lr * left)
                 if self._visitors:
                     span[0].copy_(weight)
                 start += count
@@ -266,6 +218,13 @@ class Optimizer(ABC):
         """Steps the moments of one chunk by `factor` times the gradient; returns the direction and what it is still to
         be multiplied with, and leaves its divisor, to which EPSILON comes, in `scratch`. moving: 1, or 0 for moments
         that must stay as they are."""
+
+    @abstractmethod
+    def fused_update(
+        self, weight: Tensor, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor,
+        second: Tensor, moves: Tensor | None, lr: float,
+    ) -> None:  # fmt: skip
+        """The whole update of one chunk by `factor` times the gradient, of the weights that `moves` says."""
 
     def state(self, copy: Copy = to_dfl) -> dict[str, Array]:
         """DFL's optimizer file: `iters:0`, then `<slot>_<part>/<weight>_0:0` for every weight. Copies."""
@@ -341,6 +300,16 @@ class AdaBelief(Optimizer):
         torch.sqrt(v, out=scratch)
         return m, 1.0
 
+    def fused_update(
+        self, weight: Tensor, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor,
+        second: Tensor, moves: Tensor | None, lr: float,
+    ) -> None:  # fmt: skip
+        m, v = moments
+        torch.sub(m, gradient, alpha=factor, out=scratch)
+        m.add_(scratch, alpha=-0.1)
+        direction = m if moves is None else torch.mul(m, moves, out=second)
+        _divide(weight, direction, scratch, v, 0.999, lr, divided=_NINTHS)
+
 
 class RMSprop(Optimizer):
     """RMSprop (Hinton 2012) in DFL's form: a = 0.9 a + 0.1 g^2; w -= lr * g / (sqrt(a) + 1e-6)."""
@@ -357,6 +326,31 @@ class RMSprop(Optimizer):
         accumulator.addcmul_(gradient, gradient, value=0.1 * factor**2)
         torch.sqrt(accumulator, out=scratch)
         return gradient, factor
+
+    def fused_update(
+        self, weight: Tensor, gradient: Tensor, factor: float, moments: tuple[Tensor, ...], scratch: Tensor,
+        second: Tensor, moves: Tensor | None, lr: float,
+    ) -> None:  # fmt: skip
+        gradient = gradient if factor == 1.0 else torch.mul(gradient, factor, out=scratch)
+        direction = second.copy_(gradient) if moves is None else torch.mul(gradient, moves, out=second)
+        _divide(weight, direction, gradient, moments[0], 0.9, lr)
+
+
+_NINTHS = torch.tensor(1 / 0.9)
+_LATE = torch.tensor(LATE)
+
+
+def _divide(
+    weight: Tensor, direction: Tensor, difference: Tensor, square: Tensor, rate: float, lr: float,
+    divided: Tensor | None = None,
+) -> None:  # fmt: skip
+    """square = rate * square + (1 - rate) * difference^2; weight -= lr * direction / (sqrt(square) + EPSILON), in one
+    pass on the CPU. divided: what the difference is divided by before (and left so)."""
+    torch._fused_adam_(
+        [weight], [difference], [direction], [square], [], [_LATE],
+        lr=lr, beta1=STILL, beta2=rate, weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
+        grad_scale=divided, found_inf=None,
+    )  # fmt: skip
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

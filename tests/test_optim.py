@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from core import dflfile
+from core.lrdropout import BLOCK, KEPT, POOL
 from core.nn import from_dfl, to_dfl
-from core.optim import BLOCK, EPSILON, KEPT, AdaBelief, LrDropout, Optimizer, RMSprop
+from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
 
 CASES = ["", "_clip1", "_lr1e-2", "_lrcos5", "_lrdropout"]
 KINDS: dict[str, type[Optimizer]] = {"adabelief": AdaBelief, "rmsprop": RMSprop}
@@ -30,10 +31,9 @@ class Recorded(LrDropout):
         assert len(sizes) == self.tensors
         self.step = iteration - 1
 
-    def terms(self, tensor: int, start: int, count: int, out: torch.Tensor) -> torch.Tensor:
+    def moves(self, tensor: int, start: int, count: int, out: torch.Tensor) -> torch.Tensor:
         mask = from_dfl(self.masks[f"mask_{self.step}_{tensor}"])
-        moves = (mask.permute(0, 2, 3, 1) if mask.dim() == 4 else mask).reshape(-1)[start : start + count] != 0
-        return torch.where(moves, EPSILON, torch.inf)
+        return (mask.permute(0, 2, 3, 1) if mask.dim() == 4 else mask).reshape(-1)[start : start + count].float()
 
 
 def parameter(array: np.ndarray) -> torch.nn.Parameter:
@@ -175,18 +175,18 @@ def test_lr_dropout_moves_three_tenths_drawn_anew() -> None:
     for iteration in (1, 2):
         dropout.begin(iteration, [count, count], torch.device("cpu"))
         for tensor in (0, 1):
-            terms = dropout.terms(tensor, 0, count, torch.empty(count))
-            assert set(terms.tolist()) == {torch.tensor(EPSILON).item(), float("inf")}
-            assert torch.equal(terms[BLOCK : 2 * BLOCK], dropout.terms(tensor, BLOCK, BLOCK, torch.empty(0)))
-            masks.append((terms == EPSILON).double() - share)
-    spread = (share * (1 - share) / count) ** 0.5
+            moves = dropout.moves(tensor, 0, count, torch.empty(count))
+            assert torch.equal(moves[BLOCK : 2 * BLOCK], dropout.moves(tensor, BLOCK, BLOCK, torch.empty(0)))
+            masks.append(moves.double() - share)
+    # So many of them are independent.
+    spread = (share * (1 - share) / POOL) ** 0.5
     for i, mask in enumerate(masks):
         assert set(mask.unique().tolist()) == {-share, 1 - share}
         assert abs(mask.mean()) < 5 * spread
         for lag in (1, 2, 3, 4, 8, 64, 1024):
-            assert abs((mask[lag:] * mask[:-lag]).mean()) < 5 * spread**2 * count**0.5, f"neighbours {lag} apart agree"
+            assert abs((mask[lag:] * mask[:-lag]).mean()) < 5 * spread**2 * POOL**0.5, f"neighbours {lag} apart agree"
         for other in masks[:i]:
-            assert abs((mask * other).mean()) < 5 * spread**2 * count**0.5
+            assert abs((mask * other).mean()) < 5 * spread**2 * POOL**0.5
 
 
 @pytest.mark.parametrize("flat", [False, True])
