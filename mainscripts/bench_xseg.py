@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = MODELS["XSeg"]
     try:
-        values = spec.resolve(parse_sets(args.sets))
+        values = spec.resolve(parse_sets(args.sets), kept=spec.fresh)
     except OptionError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def choose_values(
     """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing
     model are asked anew, or how long the user has to say so. every: asks, after DFL's questions, those that DFL does
     not have. Raises OptionError, and Back as `prompts.ask_rows`."""
-    stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, {})
+    stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, spec.fresh)
     preferred = {} if data is not None else directory.read_default_options()
     initial = spec.resolve(given, stored, preferred, kept)
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
@@ -199,6 +199,8 @@ def prepare(
     say(f"Loading {directory.full_name} model...")
     with stages.stage("Reading data.dat", MODEL, shown=False):
         data, weights = read_data(directory, say)
+    if weights:
+        spec = replace(spec, fresh={})
     while True:
         config = train_config.ask(args, directory, data is not None, given, terminal, back)
         answers = {**config.given(spec, say), **given}
