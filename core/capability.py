@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+from collections.abc import Callable, Mapping
 
 import torch
 
+Answer = Callable[[torch.device], bool]
 CAPABILITIES = ("float32", "float64", "float16", "bfloat16", "tf32", "pinned", "streams", "graphs", "compile")
 
 
@@ -24,53 +26,46 @@ def supports(device: torch.device | str, what: str) -> bool:
     """
     if what not in CAPABILITIES:
         raise ValueError(f"got {what!r}, allowed is one of {', '.join(CAPABILITIES)}")
-    return capabilities(device)[what]
+    device = torch.device(device)
+    answer = TABLE.get(device.type, UNKNOWN).get(what, False)
+    return answer if isinstance(answer, bool) else answer(device)
 
 
 def capabilities(device: torch.device | str) -> dict[str, bool]:
     """Every one of CAPABILITIES, for one device. A kind of device that is not known here has float32 alone."""
-    device = torch.device(device)
-    ask = {"cpu": _cpu, "cuda": _cuda, "xpu": _xpu, "mps": _mps}.get(device.type)
-    found = {} if ask is None else ask(device)
-    return dict.fromkeys(CAPABILITIES, False) | {"float32": True} | found
+    return {what: supports(device, what) for what in CAPABILITIES}
 
 
-def _cpu(_: torch.device) -> dict[str, bool]:
-    return {"float64": True, "float16": _half_on_cpu(), "bfloat16": _bfloat_on_cpu(), "compile": True}
+def _half_on_cuda(device: torch.device) -> bool:
+    return _is_amd() or torch.cuda.get_device_capability(device) >= (5, 3)
 
 
-def _cuda(device: torch.device) -> dict[str, bool]:
-    """NVIDIA, and AMD through ROCm, which PyTorch calls cuda too."""
-    found = {"float64": True, "pinned": True, "streams": True, "graphs": True}
-    if torch.version.hip is not None:
-        return found | {"float16": True, "bfloat16": True, "compile": _has_triton()}
-    version = torch.cuda.get_device_capability(device)
-    return found | {
-        "float16": version >= (5, 3),
-        "bfloat16": version >= (8, 0),
-        "tf32": version >= (8, 0),
-        "compile": version >= (7, 0) and _has_triton(),  # Triton's own limit
-    }
+def _bfloat_on_cuda(device: torch.device) -> bool:
+    return _is_amd() or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _xpu(device: torch.device) -> dict[str, bool]:
-    card = torch.xpu.get_device_properties(device)
-    return {
-        "float64": bool(getattr(card, "has_fp64", False)),
-        "float16": bool(getattr(card, "has_fp16", False)),
-        "bfloat16": bool(getattr(card, "has_bfloat16_conversions", False)),
-        "pinned": True,
-        "streams": True,
-        "compile": _has_triton(),
-    }
+def _tf32_on_cuda(device: torch.device) -> bool:
+    return not _is_amd() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _mps(_: torch.device) -> dict[str, bool]:
-    # Metal has bfloat16 since macOS 14; PyTorch's compiler for it is an early one, and losses differ.
-    return {"float16": True, "bfloat16": torch.backends.mps.is_macos_or_newer(14, 0)}
+def _compile_on_cuda(device: torch.device) -> bool:
+    # 7.0 is Triton's own limit
+    return _has_triton(device) and (_is_amd() or torch.cuda.get_device_capability(device) >= (7, 0))
 
 
-def _bfloat_on_cpu() -> bool:
+def _is_amd() -> bool:
+    return torch.version.hip is not None
+
+
+def _of_xpu(name: str) -> Answer:
+    return lambda device: bool(getattr(torch.xpu.get_device_properties(device), name, False))
+
+
+def _bfloat_on_mps(_: torch.device) -> bool:
+    return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+
+
+def _bfloat_on_cpu(_: torch.device) -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
         # PyTorch also says yes to processors that have AVX-512 alone, where it is slower than float32.
         names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -78,7 +73,7 @@ def _bfloat_on_cpu() -> bool:
     return _mkldnn("_is_mkldnn_bf16_supported")
 
 
-def _half_on_cpu() -> bool:
+def _half_on_cpu(_: torch.device) -> bool:
     return _mkldnn("_is_mkldnn_fp16_supported")
 
 
@@ -89,5 +84,23 @@ def _mkldnn(question: str) -> bool:
         return False
 
 
-def _has_triton() -> bool:
+def _has_triton(_: torch.device) -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+TABLE: Mapping[str, Mapping[str, Answer | bool]] = {
+    "cpu": {
+        "float32": True, "float64": True, "float16": _half_on_cpu, "bfloat16": _bfloat_on_cpu, "compile": True,
+    },
+    "cuda": {  # NVIDIA, and AMD through ROCm
+        "float32": True, "float64": True, "float16": _half_on_cuda, "bfloat16": _bfloat_on_cuda, "tf32": _tf32_on_cuda,
+        "pinned": True, "streams": True, "graphs": True, "compile": _compile_on_cuda,
+    },
+    "xpu": {  # Intel
+        "float32": True, "float64": _of_xpu("has_fp64"), "float16": _of_xpu("has_fp16"),
+        "bfloat16": _of_xpu("has_bfloat16_conversions"), "pinned": True, "streams": True, "compile": _has_triton,
+    },
+    # Apple. PyTorch's compiler for it is an early one.
+    "mps": {"float32": True, "float16": True, "bfloat16": _bfloat_on_mps},
+}  # fmt: skip
+UNKNOWN: Mapping[str, Answer | bool] = {"float32": True}

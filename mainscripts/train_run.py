@@ -30,7 +30,7 @@ from core.saver import BackgroundSaver
 from core.stages import BUSY, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
 from core.summary import summary
 from core.trainer import Cadence, Trainer
-from core.upload import Upload
+from core.upload import Upload, alongside
 from mainscripts.samples import AnyLoader, as_arrays, device_budget, open_on_device
 from mainscripts.train_change import Changes
 from mainscripts.train_commands import CommandFile
@@ -84,7 +84,7 @@ def start_loader(
 def uploads(setup: Setup) -> bool:
     """Whether batches are brought to the device ahead of the step, rather than by it."""
     made_here = setup.values["augment_on"] == "cpu"
-    return made_here and bool(setup.values["pin_samples"]) and setup.device.torch_name.startswith("cuda")
+    return made_here and bool(setup.values["pin_samples"]) and alongside(setup.device.torch_name)
 
 
 def cache_budget(megabytes: int | None, memory: MainMemory | None = None) -> int:

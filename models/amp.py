@@ -18,6 +18,7 @@ from torch import Tensor
 from core.batch import Batch, Captions, Page
 from core.nn import CHANNELS_LAST, Decoder, Encoder, Inter, init_weights
 from core.options import Answers, Option, Values
+from core.upload import send
 from models.adversary import Adversary, PatchDiscriminator
 from models.common import KNOBS, RUNNING, altered, fixed, pick, swap_requests
 from models.net import OPTIMIZER, SwapNet
@@ -96,8 +97,7 @@ class AmpNet(SwapNet):
             return (self.index < self.of_src).to(torch.float32).view(1, -1, 1, 1)
         order = torch.rand(count, self.channels, generator=generator).argsort(1)
         share = torch.zeros(count, self.channels).scatter_(1, order[:, : self.of_src], 1.0)
-        # As samples are uploaded (`SwapTask.upload`): a copy that waits would have the host wait for the last step.
-        return share.view(count, -1, 1, 1).to(device, non_blocking=device.type == "cuda")
+        return send(share.view(count, -1, 1, 1), device)
 
     def trained(self, values: Values) -> tuple[str, ...]:
         return tuple(part for part in self.parts if part not in INTERS or values["train_inters"])

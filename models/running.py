@@ -167,8 +167,8 @@ SAMPLES = (
     ),
     Option(
         "pin_samples", "bool", "Pin samples",
-        "Copies batches to an NVIDIA or AMD card through locked memory, while the card computes. Without effect on "
-        "other devices.",
+        "Copies batches to an NVIDIA, AMD or Intel card through locked memory, while the card computes. Without effect "
+        "on other devices.",
         advice="Leave it on; off only where locked memory is short.",
         default=True, ask="advance", stored=False, group="samples",
     ),

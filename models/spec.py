@@ -24,6 +24,7 @@ from core.nn import Copy, to_dfl
 from core.options import Option, Values, resolve
 from core.precision import Precision
 from core.profiling import Timed, untimed
+from core.readback import late
 from core.runstate import RunState
 
 
@@ -38,8 +39,8 @@ class Task(ABC):
     adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
     the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step,
     `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
-    targets), as far as measured; 0-d tensors on the device. `precision`: what steps compute in; everything else that
-    is drawn is drawn in full. `timed`: a context for a named part of a step, which `core.profiling` measures.
+    targets), as far as measured; told as the losses are (`step`). `precision`: what steps compute in; everything else
+    that is drawn is drawn in full. `timed`: a context for a named part of a step, which `core.profiling` measures.
     """
 
     network_parts: tuple[str, ...]
@@ -79,14 +80,21 @@ class Task(ABC):
         """Gives back memory after a step or a preview that failed. The model stays as it is."""
 
     def step(self, batch: Batch) -> dict[str, Any]:
-        """One training step; returns each loss as a 0-d tensor on the device (mean over the batch).
+        """One training step; returns each loss (mean over the batch) as what float() takes: on a card it arrives later
+        (`core.readback`), elsewhere it is a 0-d tensor.
 
         batch: sides of float32 arrays or tensors, NCHW, BGR, [0, 1].
         """
-        losses = self.train_step(batch)
+        losses = self._told(self.train_step(batch))
         self.data.iter += 1
         self.data.loss_history.append([losses[name] for name in self.loss_names])
         return losses
+
+    def _told(self, losses: Mapping[str, Any]) -> dict[str, Any]:
+        """The losses as they are handed on; so are the signs of health, in the same copy."""
+        told = late({**{("loss", name): x for name, x in losses.items()}, **self.health})
+        self.health = {name: told[name] for name in self.health}
+        return {name: told["loss", name] for name in losses}
 
     def soften(self) -> list[str]:
         """Milder settings after a collapse; returns lines saying which, or nothing where there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,12 @@ from core.capability import CAPABILITIES, capabilities, supports
 
 @pytest.fixture(autouse=True)
 def triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capability, "_has_triton", lambda: True)
+    has_triton(monkeypatch, True)
+
+
+def has_triton(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there or None if name == "triton" else find(name))
 
 
 def nvidia(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int]) -> dict[str, bool]:
@@ -52,7 +58,7 @@ def test_nvidia_by_its_generation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_triton_nothing_is_compiled_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capability, "_has_triton", lambda: False)
+    has_triton(monkeypatch, False)
     assert not nvidia(monkeypatch, (9, 0))["compile"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.batch import Batch, Side
-from core.upload import Upload
+from core.upload import Upload, alongside, send
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -52,9 +53,8 @@ def test_a_batch_is_copied_on_its_own_stream_and_waited_for(monkeypatch: pytest.
     def kept(tensor: Tensor, stream: Stream) -> None:
         told.append(f"{tuple(tensor.shape)} kept for {stream.name}")
 
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", on)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: step)
+    card = SimpleNamespace(Stream=Stream, stream=on, current_stream=lambda device: step)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: card)
     monkeypatch.setattr("core.upload.upload", pinned)
     monkeypatch.setattr(Tensor, "record_stream", kept)
     ring = np.ones((2, 3), np.float32)
@@ -67,3 +67,29 @@ def test_a_batch_is_copied_on_its_own_stream_and_waited_for(monkeypatch: pytest.
     ]  # fmt: skip
     with pytest.raises(StopIteration):
         next(batches)
+
+
+def test_who_takes_copies_beside_its_work() -> None:
+    assert {kind: alongside(kind) for kind in ("cuda", "xpu", "mps", "cpu")} == {
+        "cuda": True, "xpu": True, "mps": False, "cpu": False,
+    }  # fmt: skip
+
+
+def test_a_copy_is_not_waited_for_where_its_memory_can_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is made up: its copies go to the processor."""
+    told: list[str] = []
+
+    def pinned(tensor: Tensor) -> Tensor:
+        told.append("locked")
+        return tensor
+
+    def copied(tensor: Tensor, device: torch.device, non_blocking: bool = False) -> Tensor:
+        told.append("not waited for" if non_blocking else "waited for")
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(Tensor, "to", copied)
+    for kind, wanted in (("cuda:0", ["locked", "not waited for"]), ("mps", ["waited for"]), ("cpu", ["waited for"])):
+        told.clear()
+        send(torch.ones(3), torch.device(kind))
+        assert told == wanted, kind
