@@ -26,6 +26,7 @@ DEVICE = (
 )
 BUSY = "Other programs may use all processors or all memory, so that this one hardly gets its turn."
 COMPILING = "The first work on a graphics card may compile for minutes, once. If it stays so, update the driver."
+COMPILED = "Compiling takes minutes where the network is large. --compile off does without it."
 WORKERS = (
     "Sample processes may be held up by a virus scanner, by other programs that use all processors, or by the disk "
     "with the faces. --workers 0 does without such processes."

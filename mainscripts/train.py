@@ -129,6 +129,7 @@ def _add_answers(ours: argparse._ArgumentGroup) -> None:
         help="where options are asked for, ask after DeepFaceLab's also those that it does not have",
     )
     ours.add_argument("--target-iter", type=int, metavar="N", help="the same as --set target_iter=N")
+    ours.add_argument("--compile", metavar="off|default|max", help="the same as --set compile=MODE")
     ours.add_argument(
         "--ask", action="store_true", help="read answers from standard input, one a line, when it is no terminal"
     )

@@ -27,7 +27,7 @@ from core.modeldir import ModelDir, ModelError
 from core.options import Values
 from core.runlog import RunLog, log_sink
 from core.saver import BackgroundSaver
-from core.stages import BUSY, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
+from core.stages import BUSY, COMPILED, COMPILING, FACES, MODEL, WORKERS, Pulse, Stages
 from core.summary import summary
 from core.trainer import Cadence, Trainer
 from core.upload import Upload, alongside
@@ -153,9 +153,10 @@ class Run:
                 backup_rules(setup.values),
             )  # fmt: skip
             self.stops.standing = saver.standing
+            task.compiler.tell = lambda text: sinks.emit(Noted(text))
             emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
             batches = Upload(samples, device) if uploads(setup) else samples
-            pulse = Pulse(stages, batches, emit, COMPILING if setup.device.key != "CPU" else BUSY)
+            pulse = Pulse(stages, batches, emit, _slow_step(setup))
             watched = stack.enter_context(profiled(self.args, setup, task, pulse, saver, sinks.emit))
             self.args.profile = None  # once, whatever options change later
             trainer = Trainer(
@@ -175,6 +176,13 @@ class Run:
     def _start_plain(self, **settings: Any) -> AnyLoader:
         """Samples that are made in this process."""
         return start_loader(self.setup, 0, lambda text: self.sinks.emit(brief(text)), **settings)
+
+
+def _slow_step(setup: Setup) -> str:
+    """What may hold up an iteration."""
+    if setup.values["compile"] != "off":
+        return COMPILED
+    return COMPILING if setup.device.key != "CPU" else BUSY
 
 
 def _samples(

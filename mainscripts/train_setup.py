@@ -231,11 +231,13 @@ def prepare(
 
 
 def advance_answers(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]:
-    """What the command line answers, by the rows' own keys: --target-iter > --set > --options. Raises OptionError."""
+    """What the command line answers, by the rows' own keys: flags of one row > --set > --options. Raises OptionError."""
     filed = by_key(spec.rows, read_options(args.options)) if args.options is not None else {}
     given = {**filed, **by_key(spec.rows, parse_sets(args.sets))}
     if args.target_iter is not None:
         given["target_iter"] = str(args.target_iter)
+    if args.compile is not None:
+        given["compile"] = args.compile
     return given
 
 

@@ -21,7 +21,7 @@ from core.options import Answers, Option, Values
 from core.upload import send
 from models.adversary import Adversary, PatchDiscriminator
 from models.common import KNOBS, RUNNING, altered, fixed, pick, swap_requests
-from models.net import OPTIMIZER, SwapNet
+from models.net import OPTIMIZER, Draws, SwapNet
 from models.pages import rows_of, swap_area
 from models.recipe import Recipe
 from models.spec import ModelSpec
@@ -53,7 +53,7 @@ class AmpNet(SwapNet):
         self.register_buffer("index", torch.arange(self.channels, dtype=torch.float32), persistent=False)
         self.index: Tensor
 
-    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: Draws = None) -> Tensor:
         encoded = self.encoder(x)
         own: Tensor = self.inter_dst(encoded)
         return own if side == "dst" else mix(self.inter_src(encoded), own, self.random_share(len(x), generator))
@@ -61,7 +61,7 @@ class AmpNet(SwapNet):
     def decoder_of(self, side: str) -> Decoder:
         return self.decoder
 
-    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def codes(self, x: Tensor, generator: Draws = None) -> Tensor:
         encoded = self.encoder(x)
         own, dst = self.inter_dst(encoded).chunk(2)
         src = self.inter_src(encoded.chunk(2)[0])
@@ -90,9 +90,14 @@ class AmpNet(SwapNet):
         count = (morph_value * self.channels).floor().view(-1, 1)
         return (count - self.index).clamp(0, 1).view(-1, self.channels, 1, 1)
 
-    def random_share(self, count: int, generator: torch.Generator | None) -> Tensor:
+    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.random_share(count, generator)
+
+    def random_share(self, count: int, generator: Draws) -> Tensor:
         """(count, channels, 1, 1): 1 for the channels of src, as many for each face, drawn by `generator`."""
         device = self.index.device
+        if isinstance(generator, Tensor):
+            return generator
         if generator is None:
             return (self.index < self.of_src).to(torch.float32).view(1, -1, 1, 1)
         order = torch.rand(count, self.channels, generator=generator).argsort(1)

@@ -15,6 +15,8 @@ from core.options import Values
 
 OPTIMIZER = "src_dst_opt"
 """DFL's file of a network's optimizer."""
+Draws = torch.Generator | Tensor | None
+"""A generator, or what a net has drawn with it (`SwapNet.drawn`)."""
 
 
 class SwapNet(nn.Module):
@@ -34,9 +36,14 @@ class SwapNet(nn.Module):
         return tuple(name for name, _ in self.named_children())
 
     @abstractmethod
-    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: Draws = None) -> Tensor:
         """The code of images of one side. generator: draws on the CPU what is random in a training code, if anything
         is; without one nothing is random."""
+
+    def drawn(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """What is random in the codes of `count` faces of src, drawn in advance: taken in a generator's place. None
+        where nothing is."""
+        return None
 
     @abstractmethod
     def decoder_of(self, side: str) -> Decoder:
@@ -48,7 +55,7 @@ class SwapNet(nn.Module):
         return drawn
 
     @abstractmethod
-    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def codes(self, x: Tensor, generator: Draws = None) -> Tensor:
         """The codes of a batch whose first half is src and second half dst: shared parts run once."""
 
     @abstractmethod

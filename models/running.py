@@ -1,5 +1,5 @@
 """Option rows of how a training runs, not of what it learns: none of them changes a weight of a model that is well
-(but for rounding in the samples with `augment_on`, and what a JPG loses with `image_type`).
+(but for rounding with `compile` and, in the samples, `augment_on`, and what a JPG loses with `image_type`).
 
 They are asked with `--all-questions` and in the midst of a training; `--set` answers them in advance. Where DFL or a
 fork has one, its key and label are kept.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from core.compiling import MODES
 from core.options import Answers, Option
 from core.precision import PRECISIONS
 
@@ -232,6 +233,16 @@ SPEED = (
         advice="bfloat on NVIDIA cards from the Ampere generation on and on processors with bfloat16; float16 only "
         "where there is no bfloat16.",
         default="full", choices=PRECISIONS, ask="advance", stored=False, group="speed",
+    ),
+    Option(
+        "compile", "choice", "Compile the network",
+        "default: PyTorch's compiler makes one piece of what lies between convolutions. max: it also tries several "
+        "ways of each product and, on NVIDIA and AMD cards, records the step as CUDA graphs, which takes more memory. "
+        "The first iterations then take minutes, at every start and after a change of the batch. Results differ in the "
+        "last digits. Where compiling fails (it needs Triton for a card, a C++ compiler for a processor) training goes "
+        "on without it and says so.",
+        advice="For long trainings on a graphics card, where it is not measured yet. On processors it gained nothing.",
+        default="off", choices=MODES, ask="advance", stored=False, group="speed",
     ),
 )  # fmt: skip
 

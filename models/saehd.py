@@ -17,7 +17,7 @@ from core.nn import Decoder, Encoder, Inter, init_weights
 from core.options import Values
 from models.adversary import Adversary, CodeDiscriminator, PatchDiscriminator
 from models.common import KNOBS, PANEL, RUNNING, SESSION, check_archi, fixed, pick, swap_requests, unasked
-from models.net import SwapNet
+from models.net import Draws, SwapNet
 from models.pages import swap_captions, swap_pages
 from models.recipe import Recipe
 from models.spec import ModelSpec
@@ -38,14 +38,14 @@ class DF(SwapNet):
         self.decoder_src = Decoder(width, values["d_dims"], values["d_mask_dims"], flags, channels)
         self.decoder_dst = Decoder(width, values["d_dims"], values["d_mask_dims"], flags, channels)
 
-    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: Draws = None) -> Tensor:
         code: Tensor = self.inter(self.encoder(x))
         return code
 
     def decoder_of(self, side: str) -> Decoder:
         return self.decoder_src if side == "src" else self.decoder_dst
 
-    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def codes(self, x: Tensor, generator: Draws = None) -> Tensor:
         return self.code(x, "src")
 
     def decode_both(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class LIAE(SwapNet):
         self.inter_B = Inter(self.encoder.length, width, 2 * width, low, flags)
         self.decoder = Decoder(4 * width, values["d_dims"], values["d_mask_dims"], flags, channels)
 
-    def code(self, x: Tensor, side: str, generator: torch.Generator | None = None) -> Tensor:
+    def code(self, x: Tensor, side: str, generator: Draws = None) -> Tensor:
         encoded = self.encoder(x)
         shared = self.inter_AB(encoded)
         return torch.cat((shared if side == "src" else self.inter_B(encoded), shared), 1)
@@ -78,7 +78,7 @@ class LIAE(SwapNet):
     def decoder_of(self, side: str) -> Decoder:
         return self.decoder
 
-    def codes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def codes(self, x: Tensor, generator: Draws = None) -> Tensor:
         encoded = self.encoder(x)
         shared = self.inter_AB(encoded)
         first = torch.cat((shared.chunk(2)[0], self.inter_B(encoded.chunk(2)[1])))

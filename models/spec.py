@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from core import dflfile
 from core.batch import Batch, Captions, Page, SampleRequest, Swap, array_channels
+from core.compiling import Compiler
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
@@ -41,6 +42,7 @@ class Task(ABC):
     `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
     targets), as far as measured; told as the losses are (`step`). `precision`: what steps compute in; everything else
     that is drawn is drawn in full. `timed`: a context for a named part of a step, which `core.profiling` measures.
+    `compiler`: how a step runs the network's functions.
     """
 
     network_parts: tuple[str, ...]
@@ -55,6 +57,7 @@ class Task(ABC):
         self.health: dict[str, Any] = {}
         self.timed: Timed = untimed
         self.modules: dict[str, nn.Module] = {}
+        self.compiler = Compiler("off", torch.device("cpu"))
         self.data = ModelData(options=dict(values.chosen))
 
     @property
@@ -65,6 +68,11 @@ class Task(ABC):
     def torn(self) -> bool:
         """Whether an error cut an update short, so that the weights are of two iterations: to be loaded, not saved."""
         return False
+
+    @property
+    def moved(self) -> object:
+        """What changes once a step has begun to move weights: until then it can be done again."""
+        return self.iteration
 
     @property
     def repeats(self) -> bool:
@@ -85,7 +93,7 @@ class Task(ABC):
 
         batch: sides of float32 arrays or tensors, NCHW, BGR, [0, 1].
         """
-        losses = self._told(self.train_step(batch))
+        losses = self._told(self.compiler.step(lambda: self.train_step(batch), lambda: self.moved))
         self.data.iter += 1
         self.data.loss_history.append([losses[name] for name in self.loss_names])
         return losses

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from core import autoclip, losses, memory, msssim
 from core.batch import Batch, Captions, Page, Swap
+from core.compiling import Compiler
 from core.modeldir import Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -55,6 +56,7 @@ class SwapTask(Task):
         self.device = torch.device(device)
         self.precision = Precision(precision or values["mp_mode"], self.device)
         self.scaler = Scaler(self.precision)
+        self.compiler = Compiler(values["compile"], self.device)
         generator = torch.Generator().manual_seed(seed)
         self.net = recipe.make_net(values, generator).to(self.device)
         self.adversaries = recipe.make_adversaries(values, self.net, generator) if training else {}
@@ -83,6 +85,7 @@ class SwapTask(Task):
     def rebuild(self, values: Values) -> None:
         """Anew with other options: the network is a fresh one until `load`. What was held is given back first."""
         where = self._where
+        self.compiler.let_go()
         self.adversaries, self.modules, self.optimizers, self.net_optimizers = {}, {}, {}, ()
         del self.net
         memory.give_back(str(self.device))
@@ -124,11 +127,16 @@ class SwapTask(Task):
         return any(optimizer.torn for optimizer in self.optimizers.values())
 
     @property
+    def moved(self) -> object:
+        return self.torn, *(optimizer.iterations for optimizer in self.optimizers.values())
+
+    @property
     def repeats(self) -> bool:
         every = self.recipe.unwarped_every
         return bool(every and self.iteration and self.iteration % every == 0)
 
     def let_go(self) -> None:
+        self.compiler.let_go()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         memory.give_back(str(self.device))
@@ -210,8 +218,8 @@ class SwapTask(Task):
         against their artefacts; and the faces drawn."""
         values, resolution = self.values, self.values["resolution"]
         with self.timed("forward"), self.precision.autocast():
-            codes = self.net.codes(inputs.warped, self.draws())
-            face, drawn_mask = self.net.decode_both(codes)
+            codes = self._codes(inputs)
+            face, drawn_mask = self.compiler(self.net.decode_both)(codes)
         face, shown, compared = face.contiguous(), inputs.target, face
         if values["masked_training"]:
             shown, compared = inputs.target * inputs.soft, face * inputs.soft
@@ -231,15 +239,22 @@ class SwapTask(Task):
             hidden.append(judge.fool(compared if self.recipe.judges_dst else compared.chunk(2)[0]))
         return total, hidden + self.recipe.beside(values, inputs, face), face
 
+    def _codes(self, inputs: Inputs) -> Tensor:
+        """The codes of both sides in training."""
+        drawn = self.net.drawn(len(inputs.warped) // 2, self.draws())
+        codes: Tensor = self.compiler(self.net.codes)(inputs.warped, drawn)
+        return codes
+
     def _train_adversaries(self, inputs: Inputs, ok: Tensor | None) -> None:
         """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
         what they need."""
         both = self.recipe.judges_dst
         with torch.no_grad(), self.precision.autocast():
             if both or "code_discriminator" in self.adversaries:
-                codes = self.net.codes(inputs.warped, self.draws())
+                codes = self._codes(inputs)
             else:
-                codes = self.net.code(inputs.warped.chunk(2)[0], "src", self.draws())
+                src = inputs.warped.chunk(2)[0]
+                codes = self.compiler(self.net.code)(src, "src", self.net.drawn(len(src), self.draws()))
         if judge := self.adversaries.get("code_discriminator"):
             src_code, dst_code = codes.chunk(2)
             judge.step(real=dst_code, fake=src_code, ok=ok)
@@ -247,8 +262,9 @@ class SwapTask(Task):
             real, soft = (array if both else array.chunk(2)[0] for array in (inputs.target, inputs.soft))
             with torch.no_grad():
                 decoder = self.net.decoder_of("src")
+                draw = self.compiler(self.net.faces_of_both if both else decoder.face)
                 with self.precision.autocast():
-                    fake = self.net.faces_of_both(codes) if both else decoder.face(codes[: len(real)])
+                    fake = draw(codes[: len(real)])
                 if self.values["masked_training"]:
                     real, fake = real * soft, fake * soft
             judge.step(real=real, fake=fake, ok=ok)

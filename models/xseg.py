@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core import autoclip, losses, memory
 from core.batch import Batch, Captions, Page, SampleRequest, Swap
+from core.compiling import Compiler
 from core.modeldir import ModelError, Part
 from core.nn import CHANNELS_LAST, Copy, load_state, misfit, named_tensors, state, to_dfl
 from core.optim import LrDropout, Optimizer, RMSprop
@@ -61,6 +62,7 @@ class XSegTask(Task):
         self.device = torch.device(device)
         self.precision = Precision(precision or values["mp_mode"], self.device)
         self.scaler = Scaler(self.precision)
+        self.compiler = Compiler(values["compile"], self.device)
         self.resolution = int(values["resolution"])
         self.net = XSegNet(base, self.resolution)
         if self.device.type != "meta":
@@ -100,17 +102,23 @@ class XSegTask(Task):
         return any(optimizer.torn for optimizer in self.optimizers.values())
 
     @property
+    def moved(self) -> object:
+        return self.torn, *(optimizer.iterations for optimizer in self.optimizers.values())
+
+    @property
     def pretraining(self) -> bool:
         return bool(self.values.get("pretrain"))
 
     def rebuild(self, values: Values) -> None:
         where = self._where
+        self.compiler.let_go()
         self.optimizers, self.modules = {}, {}
         del self.net
         memory.give_back(str(self.device))
         self.__init__(self.spec, values, **where)  # type: ignore[misc]
 
     def let_go(self) -> None:
+        self.compiler.let_go()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         memory.give_back(str(self.device))
@@ -161,7 +169,7 @@ class XSegTask(Task):
     def _logits(self, image: Tensor, skips: bool = True) -> Tensor:
         """In what the network is trained in; float32."""
         with self.timed("forward"), self.precision.step(), self.precision.autocast():
-            logits: Tensor = self.net(image, skips=skips)
+            logits: Tensor = self.compiler(self.net.forward)(image, skips)
             return logits.float()
 
     def soften(self) -> list[str]:
