@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from core.memory import out_of_memory
 MODES = ("off", "default", "max")
 PLACES = ("torch/_dynamo/", "torch/_inductor/", "torch/_functorch/", "/triton/", "torchinductor_")
 """Files of the compiler, and those that it writes."""
+WARNINGS = (r"The \.grad attribute of a Tensor that is not a leaf", r"`torch\.jit\.script_method` is deprecated")
+"""Of the compiler about its own work."""
 Result = TypeVar("Result")
 Function = Callable[..., Any]
 
@@ -90,6 +93,8 @@ class Compiler:
             return False
         # What fails is told here, in a line; what else they log is for PyTorch's developers.
         torch._logging.set_logs(dynamo=logging.CRITICAL, inductor=logging.CRITICAL, aot=logging.CRITICAL)
+        for line in WARNINGS:
+            warnings.filterwarnings("ignore", line)
         return True
 
     def _timed(self, function: Function) -> Function:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Device:
 
 
 CPU = Device("CPU", "CPU", "cpu")
+SCRATCH_BOUND = "CUDNN_CONV_WSCAP_DBG"
 
 
 def gpus() -> list[Device]:
@@ -46,6 +48,23 @@ def best(devices: list[Device]) -> Device:
 def describe(device: Device) -> str:
     """Name and memory for the summary: `NVIDIA H100 (79.1 GB)`."""
     return f"{device.name} ({device.memory / 2**30:.1f} GB)" if device.memory else device.name
+
+
+def tune(device: Device) -> None:
+    """Before a network is made for the device: the fastest convolutions are found by trying, once for each size.
+
+    On NVIDIA cards only: AMD's library takes minutes for it. Which one wins may differ from run to run, and with it the
+    last digits. cuDNN has the bound of its scratch memory from the environment, where a user's own stays.
+    """
+    if not device.torch_name.startswith("cuda") or torch.version.hip is not None:
+        return
+    os.environ.setdefault(SCRATCH_BOUND, str(scratch_mb(device.memory)))
+    torch.backends.cudnn.benchmark = True
+
+
+def scratch_mb(memory: int) -> int:
+    """The most MB of scratch memory that a convolution may take: a 32nd of the card, 128 to 1024."""
+    return min(1024, max(128, memory >> 25))
 
 
 def abilities(device: Device) -> dict[str, bool]:

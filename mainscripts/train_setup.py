@@ -231,7 +231,7 @@ def prepare(
 
 
 def advance_answers(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]:
-    """What the command line answers, by the rows' own keys: flags of one row > --set > --options. Raises OptionError."""
+    """What the command line answers, by the rows' own keys: flags of a row > --set > --options. Raises OptionError."""
     filed = by_key(spec.rows, read_options(args.options)) if args.options is not None else {}
     given = {**filed, **by_key(spec.rows, parse_sets(args.sets))}
     if args.target_iter is not None:
@@ -270,6 +270,7 @@ def build(
     with stages.stage("Initializing models", COMPILING if setup.device.key != "CPU" else BUSY):
         if stored:
             check_sizes(setup.spec, setup.values, setup.directory, reinit)
+        devices.tune(setup.device)
         task = setup.spec.build(setup.values, device=setup.device.torch_name, seed=setup.seed)
     for note in task.precision.notes:
         stages.say(note)
