@@ -30,8 +30,9 @@ def norm_threshold(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Te
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, tau: Tensor) -> Tensor:
     """The same for a compiler, which makes one piece of a chain of operations but cannot look into ours."""
     weight, bias, tau = (row.view(-1, 1, 1) for row in (weight, bias, tau))
-    scaled = x * torch.rsqrt(x.square().mean((2, 3), keepdim=True) + eps.abs()) * weight + bias
-    return torch.where(scaled >= tau, scaled, tau)  # where they are equal the gradient is x's
+    wide = x.float()
+    scaled = wide * torch.rsqrt(wide.square().mean((2, 3), keepdim=True) + eps.abs()) * weight + bias
+    return torch.where(scaled >= tau, scaled, tau).to(x.dtype)  # where they are equal the gradient is x's
 
 
 class _NormThreshold(torch.autograd.Function):

@@ -129,7 +129,8 @@ def test_all_questions(faces: Path, copy: Path) -> None:
         "lr", "weight_decay", "loss_function",
         "preview_samples", "session_name", "reset_iterations", "backup_naming", "max_backups", "snapshot_interval",
         "max_backups_gb", "collapse_guard", "augment_on", "cpu_cap", "pin_samples", "use_cache", "folder_suffix",
-        "image_type", "force_recache", "max_cache_gb", "mp_mode", "force_full_preview",
+        "image_type", "force_recache", "max_cache_gb", "mp_mode", "compile",
+        "force_full_preview",
     ]  # fmt: skip
     assert kept(copy) == {"lr": 2e-5, "preview_samples": 2, "session_name": "night", "use_cache": True}
     shutil.rmtree(copy / ".face_cache_default")
