@@ -36,6 +36,7 @@ VERBS = {
     ("bench", "color"): ("mainscripts.bench_color", "time the colour transfers"),
     ("bench", "xseg"): ("mainscripts.bench_xseg", "train on labelled made-up people, measure masks of others"),
     ("bench", "swap"): ("mainscripts.bench_swap", "train on made-up people, measure against the true swap"),
+    ("bench", "precision"): ("mainscripts.bench_precision", "the same in several precisions, beside other seeds"),
 }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from core.batch import Batch
 from core.options import OptionError
 from core.values import parse_sets
-from mainscripts.bench_common import json_flag, tell
+from mainscripts.bench_common import Row, json_flag, tell
 
 HELD_OUT_SEED = 1_000_003
 
@@ -56,6 +57,17 @@ def swap_errors(drawn: np.ndarray, truth: np.ndarray, face: np.ndarray) -> dict[
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        for row in rows(args):
+            tell(row, args.json)
+    except OptionError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    """A row for dst's own face and one for each mark; it trains as they are asked for. Raises OptionError."""
     import torch
 
     from core.torchcolor import in_channels
@@ -68,24 +80,21 @@ def run(args: argparse.Namespace) -> int:
     from samplelib.synthetic_faceset import write_demo_workspace
     from samplelib.synthetic_person import identity
 
-    try:
-        spec = MODELS[args.model]
-        values = spec.resolve({**({"face_type": "wf"} if spec.takes("face_type") else {}), **parse_sets(args.sets)})
-    except (OptionError, KeyError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    if args.model not in MODELS:
+        raise OptionError(f"--model: got {args.model!r}, allowed is {' / '.join(MODELS)}.")
+    spec = MODELS[args.model]
+    values = spec.resolve({**({"face_type": "wf"} if spec.takes("face_type") else {}), **parse_sets(args.sets)})
     resolution, face_type = values["resolution"], SHORT[values["face_type"]]
     exact = truth(identity(0), identity(1), HELD_OUT_SEED, args.held_out, resolution, face_type)
     face = exact.dst_mask * exact.swap_mask
     task = spec.build(values, seed=args.seed)
     if not isinstance(task, SwapTask):
-        print(f"Error: --model: {spec.name} swaps no faces. For XSeg there is bench xseg.", file=sys.stderr)
-        return 2
+        raise OptionError(f"--model: {spec.name} swaps no faces. For XSeg there is bench xseg.")
     dst, swap = (
         in_channels(torch.from_numpy(pictures), task.net.channels).numpy() for pictures in (exact.dst, exact.swap)
     )
     base = {"bench": "swap", "model": spec.name, "archi": values.get("archi", ""), "resolution": resolution}
-    tell({**base, "iteration": 0, "drawn": "unswapped", **swap_errors(dst, swap, face)}, args.json)
+    yield {**base, "iteration": 0, "drawn": "unswapped", **swap_errors(dst, swap, face)}
     with tempfile.TemporaryDirectory() as folder:
         write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)
         facesets = {side: Faceset.open(Path(folder, f"data_{side}", "aligned"), print) for side in ("src", "dst")}
@@ -101,5 +110,4 @@ def run(args: argparse.Namespace) -> int:
                 recent = task.data.loss_history.array()[-100:].mean(0)
                 losses = dict(zip(task.loss_names, np.round(recent, 4).tolist(), strict=True))
                 measured = swap_errors(drawn, swap, face)
-                tell({**base, "iteration": task.iteration, "drawn": "swap", **measured, **losses}, args.json)
-    return 0
+                yield {**base, "iteration": task.iteration, "drawn": "swap", **measured, **losses}

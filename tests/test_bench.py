@@ -119,3 +119,11 @@ def test_swap_against_the_truth() -> None:
 def test_the_error_against_the_true_swap_falls() -> None:
     unswapped, *forms = swap_forms(900, 3, 100)
     assert forms[2] < forms[0] < unswapped
+
+
+def test_precisions_beside_other_seeds() -> None:
+    sets = [word for pair in TINY for word in ("--set", pair)]
+    rows = bench_here("precision", *sets, "--iterations", "2", "--marks", "2", "--faces", "4", "--held-out", "4")
+    assert [(row["precision"], row["seed"]) for row in rows] == [("full", 0), ("bfloat", 0), ("full", 1), ("full", 2)]
+    assert rows[0]["apart"] == 0 and rows[0]["error"] != rows[1]["error"]
+    assert all(row["iteration"] == 2 and abs(float(str(row["apart"]))) < 50 for row in rows)
