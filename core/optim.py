@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class Optimizer(ABC):
     """
 
     slots: tuple[str, ...]
+    reduce: Callable[[Sequence[Tensor], Tensor | None], Tensor | None] | None = None
+    """Joins the gradients of several processes before a step: `core.distributed.World.reduce`."""
 
     def __init__(
         self,
@@ -139,6 +141,8 @@ class Optimizer(ABC):
         if self.lr_cos:
             lr *= (math.cos(2 * math.pi * iteration / self.lr_cos) + 1) / 2
         gradients = self._gradients()
+        if self.reduce is not None:
+            ok = self.reduce(gradients, ok)
         clips = self.clip_norm or self.norms is not None
         norm = self._norm(gradients) if clips or ok is not None else None
         if norm is not None and unscale is not None:

@@ -297,14 +297,21 @@ def _delete(terminal: Terminal, shelf: Shelf, names: Sequence[str]) -> None:
         terminal.say(shelf.delete(name))
 
 
-def ask_device(terminal: Terminal, names: Mapping[str, str], default: str, back: bool = False) -> str:
-    """The key of one device. names: `CPU` and GPU numbers -> what to show."""
+def ask_device(
+    terminal: Terminal, names: Mapping[str, str], default: str, back: bool = False,
+    check: Callable[[str], object] | None = None,
+) -> str:  # fmt: skip
+    """The key of one device, or of several as `0,1`. names: `CPU` and GPU numbers -> what to show. check: raises
+    OptionError for several that are not allowed; without it none are."""
     terminal.say("Choose one or several GPU idxs (separated by comma).")
     for key, name in names.items():
         terminal.say(f"{'' if key == 'CPU' else '  '}[{key}] : {name}")
 
     def parse(answer: str) -> str:
         chosen = (answer or default).upper()
+        if "," in chosen and check is not None:
+            check(chosen)
+            return chosen
         if "," in chosen:
             raise OptionError(f"Got {answer!r}: one model trains on one device here. Choose one of {', '.join(names)}.")
         if chosen not in names:

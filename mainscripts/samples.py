@@ -62,7 +62,9 @@ def open_on_device(
     def make(size: int) -> tuple[Store, FaceFeed, Plan]:
         """The store comes first: workers start only once it is known how many faces it holds."""
         held = plan(counts, requests, sets, size)
-        on_shelves = shelves(uses(requests, sets), counts, held.kept, batch_size)
+        rows = options.get("rows")
+        made = batch_size if rows is None else len(rows)
+        on_shelves = shelves(uses(requests, sets), counts, held.kept, made)
         store = Store({key: shelf.rows for key, shelf in on_shelves.items()}, resolution, torch.device(device))
         return store, FaceFeed(facesets, requests, batch_size, held=held.kept, warn=warn, **options), held
 

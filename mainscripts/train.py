@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from core.runlog import RunLog
 from mainscripts import train_profile, train_web
 from mainscripts.flags import folder, save_cadence, seconds, whole
+from mainscripts.train_place import Place
 
 if TYPE_CHECKING:
     from core.prompts import Terminal
@@ -69,7 +71,10 @@ def _add_dfl(dfl: argparse._ArgumentGroup) -> None:
     )
     dfl.add_argument("--force-model-name", metavar="NAME", help="train this model, do not ask which")
     dfl.add_argument("--cpu-only", action="store_true", help="train on the processor")
-    dfl.add_argument("--force-gpu-idxs", metavar="N", help="train on this graphics card, do not ask which")
+    dfl.add_argument(
+        "--force-gpu-idxs", metavar="N[,N]",
+        help="train on this graphics card, do not ask which; on several (0,1) with a process each that share the batch",
+    )  # fmt: skip
     dfl.add_argument(
         "--silent-start", action="store_true", help="take the newest model and the best device without asking"
     )
@@ -167,6 +172,10 @@ def _add_course(ours: argparse._ArgumentGroup) -> None:
         help="make a run repeatable: same start weights and samples (default: the model's own seed)",
     )
     ours.add_argument(
+        "--processes", type=whole(1, 1024), default=1, metavar="N",
+        help="on a processor with many cores: so many processes share the batch (default: 1)",
+    )  # fmt: skip
+    ours.add_argument(
         "--reinit",
         action="append",
         default=[],
@@ -244,7 +253,14 @@ def run(args: argparse.Namespace) -> int:
             verb.EXIT_USAGE,
         )
     log = RunLog(sys.argv)
-    return verb.guarded(lambda: _watched(args, log, sys.stdin, sys.stdout), log)
+    place = Place.of(os.environ)
+    if place is not None and place.rank:
+        from mainscripts.train_follow import follow
+
+        return verb.guarded(lambda: follow(args, place))
+    # With torchrun the keys are not ours.
+    with contextlib.nullcontext(sys.stdin) if place is None else Path(os.devnull).open() as stdin:
+        return verb.guarded(lambda: _watched(args, log, stdin, sys.stdout), log)
 
 
 def _watched(args: argparse.Namespace, log: RunLog, stdin: TextIO, stdout: TextIO) -> int:
@@ -267,7 +283,15 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
     stages.say("Running trainer.")
     with stages.stage("Loading PyTorch", TORCH):
         from mainscripts import train_answers as answers
-        from mainscripts import train_config, train_faces, train_memory, train_run, train_setup, train_watch
+        from mainscripts import (
+            train_config,
+            train_faces,
+            train_memory,
+            train_run,
+            train_setup,
+            train_watch,
+            train_world,
+        )
     spec = train_setup.find_spec(args.model)
     with stages.stage("Loading samples", FACES):
         folders = train_faces.open_folders(args, stages.say, stages.advance)
@@ -293,6 +317,7 @@ def _train(args: argparse.Namespace, log: RunLog, stages: Stages, stdin: TextIO,
             stack.enter_context(train_watch.crashes_kept(log.open()))
             if args.auto_gen_config:
                 train_config.keep(setup, stages.say)
+            stack.enter_context(train_world.joined(setup, args, stages))
             return train_run.train(setup, task, args, stages, log, stdin, stdout)
 
 

@@ -52,7 +52,8 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
         else:
             kept.append(word)
     kept += ["--force-model-name", setup.directory.name, "--no-override", "--seed", str(setup.seed)]
-    kept += ["--cpu-only"] if setup.device.key == "CPU" else ["--force-gpu-idxs", setup.device.key]
+    indexes = ",".join(device.key for device in setup.devices or [setup.device])
+    kept += ["--cpu-only"] if setup.device.key == "CPU" else ["--force-gpu-idxs", indexes]
     usual = settle(setup.spec.rows, defaults(setup.spec.rows, {}, {}))
     for row in setup.spec.rows:
         value = setup.values.chosen.get(row.key, setup.values[row.key])

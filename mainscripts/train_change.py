@@ -19,6 +19,7 @@ from core.terminal import while_training
 from mainscripts.train_faces import choose_faces
 from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
+from mainscripts.train_world import check_split
 from models import Task
 from samplelib.faceset import Faceset, FacesetError
 
@@ -43,6 +44,8 @@ class Changes:
         emit, setup = self._sinks.emit, self._setup
         try:
             values = self._asked() if given is None else self._given(given)
+            if values is not None:
+                check_split(setup.devices, values, debug=False)
             for note in values.notes if values is not None else []:
                 emit(Noted(note))
             if values is None or all(setup.values[key] == value for key, value in values.items()):

@@ -77,13 +77,14 @@ class Samples:
 
 
 class Room:
-    """The `Relief` of a training. ask(size) -> whether to go on with batches of that size; None: nobody to ask."""
+    """The `Relief` of a training. ask(size) -> whether to go on with batches of that size; None: nobody to ask.
+    alone: whether no other process is in the midst of the step that failed."""
 
     def __init__(
         self, device: str, task: Task, samples: Samples, how: OnOom, ask: Callable[[int], bool] | None,
-        emit: Callable[[Event], None],
+        emit: Callable[[Event], None], alone: bool = True,
     ) -> None:  # fmt: skip
-        self._device, self._task, self._samples = device, task, samples
+        self._device, self._task, self._samples, self._alone = device, task, samples, alone
         self._how, self._ask, self._emit = how, ask, emit
         self._figures, self._where = "", device
         memory.forget_peak(device)
@@ -99,6 +100,9 @@ class Room:
         return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:
+        if not self._alone:
+            self._emit(Warned("With several processes the batch is not halved by itself: --set batch_size=N does."))
+            return None
         if stored := self._samples.stored:
             room = f"The faces on the device give back {memory.size(stored)} and go up with every batch from now on"
             self._emit(Warned(f"{room}; --device-cache-mb 0 does so from the start. Training goes on."))

@@ -19,6 +19,7 @@ import numpy as np
 from core.backups import BackupRules
 from core.batch import Side
 from core.device import describe
+from core.distributed import Lost
 from core.events import Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
 from core.mainmemory import MainMemory
@@ -42,6 +43,7 @@ from mainscripts.train_setup import Setup
 from mainscripts.train_sinks import Sinks
 from mainscripts.train_stop import Stops
 from mainscripts.train_web import web_of
+from mainscripts.train_world import accounts, again, begin
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
 from models.running import history_every
@@ -62,16 +64,20 @@ def start_loader(
     cache_bytes: int = 0,
     device_bytes: int | None = None,
     disk: DiskSettings | None = None,
+    rows: range | None = None,
 ) -> AnyLoader:
     """The sample generator, with the run's batch size and from its position on unless others are given. device_bytes:
-    makes samples on the device, with so much of its memory for faces."""
+    makes samples on the device, with so much of its memory for faces. rows: which of each batch (default: all)."""
+    if workers is None:
+        workers = max(1, default_workers(setup.values["cpu_cap"]) // setup.world.local)
     given: dict[str, Any] = {
         "seed": setup.seed if seed is None else seed,
-        "workers": default_workers(setup.values["cpu_cap"]) if workers is None else workers,
+        "workers": workers,
         "position": setup.position if position is None else position,
         "stopping": stopping,
         "cache_bytes": cache_bytes,
         "disk": disk,
+        "rows": rows,
     }
     size = setup.values["batch_size"] if size is None else size
     if device_bytes is None:
@@ -138,12 +144,14 @@ class Run:
         """Trains; returns the exit code, None where it is to go on with other options from `position` on."""
         setup, task, stages, sinks = self.setup, self.task, self.stages, self.sinks
         device = setup.device.torch_name
+        begin(setup, task)
         with contextlib.ExitStack() as stack:
             with stages.stage("Starting sample workers", WORKERS):
                 samples = stack.enter_context(_samples(setup, self.args, sinks, self.commands, self.emptied))
             if setup.values["write_preview_history"]:
                 sinks.keep_history(setup.values["preview_history_keep"])
-            room = Room(device, task, samples, self.args.on_oom, ask, sinks.emit)
+            alone = setup.world.size == 1
+            room = Room(device, task, samples, self.args.on_oom, ask, sinks.emit, alone)
             faces = HistoryFaces(setup, task, sinks, stages, self.commands, self.stops.asked, self._start_plain)
             history_batch = faces.batch()
             stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
@@ -156,6 +164,7 @@ class Run:
             task.compiler.tell = lambda text: sinks.emit(Noted(text))
             emit = sinks.emit if setup.data is not None else _keep_answers(setup, sinks.emit)
             batches = Upload(samples, device) if uploads(setup) else samples
+            emit = accounts(setup.world, emit)
             pulse = Pulse(stages, batches, emit, _slow_step(setup))
             watched = stack.enter_context(profiled(self.args, setup, task, pulse, saver, sinks.emit))
             self.args.profile = None  # once, whatever options change later
@@ -198,8 +207,8 @@ def _samples(
             room = device_budget(0 if lean else args.device_cache_mb, setup.device.torch_name)
         loader = start_loader(
             setup, args.workers, warn, stopping=waits, size=size, position=position,
-            cache_bytes=cache_budget(args.cache_mb), device_bytes=room,
-            disk=face_cache(setup.directory.folder, setup.values, emptied),
+            cache_bytes=cache_budget(args.cache_mb) // setup.world.local, device_bytes=room,
+            disk=face_cache(setup.directory.folder, setup.values, emptied), rows=setup.world.rows(size),
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
         if loader.on_disk:
@@ -232,14 +241,20 @@ class SavedModel:
         self._setup, self._task = setup, task
 
     def reload(self) -> list[str]:
+        notes = self._load()
+        again(self._setup, self._task, softer=False)
+        return notes
+
+    def _load(self) -> list[str]:
         directory, task = self._setup.directory, self._task
         if not directory.data_path.exists():
             raise ModelError("Nothing was saved before, so there is nothing to go back to.")
         return task.load(directory.folder, directory.name)
 
     def roll_back(self) -> list[str]:
-        task, notes = self._task, self.reload()
+        task, notes = self._task, self._load()
         softer = task.soften()
+        again(self._setup, task, softer=True)
         milder = f"with milder settings: {', '.join(softer)}" if softer else "with the same settings, none being milder"
         return [*notes, f"Back at the last good state, iteration {task.iteration}, {milder}."]
 
@@ -357,6 +372,10 @@ def _run(
         line, _, trace = str(error).partition("\n")
         emit(Failed(f"No more samples: {line.rstrip(':.')}.{_details(log)}", f"{trace}\n{traceback.format_exc()}"))
         trainer.leave("error")  # between two iterations the model is sound: what was learned is kept
+        return EXIT_FAILED
+    except Lost as error:
+        emit(Failed(f"{error}\nTraining ends, as all processes are needed; what was learned is saved."))
+        trainer.leave("error")  # who is gone is noticed before a weight changes
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001  # whatever it is, the saver and the workers are to be ended well
         show_traceback(error)

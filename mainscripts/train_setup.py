@@ -6,9 +6,11 @@ Nothing is written here, so that every mistake is found while the disk is untouc
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from core import device as devices
 from core import prompts
 from core.batch import SampleRequest
 from core.device import Device
+from core.distributed import ALONE, World
 from core.modeldir import NAMELESS, ModelData, ModelDir, ModelError
 from core.modelshelf import ModelShelf
 from core.options import RESTART, Option, OptionError, Values, by_key, defaults, find, rounded, settle
@@ -25,6 +28,8 @@ from core.values import parse_sets, read_options
 from mainscripts import train_config
 from mainscripts.train_faces import Folders, choose_faces
 from mainscripts.train_history import find_faces
+from mainscripts.train_place import Place
+from mainscripts.train_world import check_split, chosen, own, shared
 from models import MODELS, ModelSpec, Task
 from models.sizes import check_sizes
 from models.spec import upgrade
@@ -52,6 +57,8 @@ class Setup:
     config: Path | None = None  # the configuration file whose options are taken
     history_faces: dict[str, list[int]] | None = None  # places of those that the command line names
     weights: bool = False  # a new model whose weights lie there already, without a record
+    devices: list[Device] = field(default_factory=list)  # of all processes, `device` first
+    world: World = ALONE
 
 
 def find_spec(class_name: str) -> ModelSpec:
@@ -85,25 +92,27 @@ def choose_name(
     return prompts.ask_model_name(terminal, shelf), True
 
 
-def choose_device(
+def choose_devices(
     args: argparse.Namespace, terminal: prompts.Terminal | None, stages: Stages, back: bool
-) -> tuple[Device, bool]:
-    """The device by flag, by question, or the one with most memory; and whether it was asked for. back: see
-    `prompts.ask`."""
-    if args.cpu_only:
-        return devices.CPU, False
+) -> tuple[list[Device], bool]:
+    """The devices by flag, by question, or the one with most memory; and whether they were asked for. One for each
+    process, that of this one first. back: see `prompts.ask`."""
+    place, count = Place.of(os.environ), args.processes
+    if args.cpu_only and place is None:
+        return shared([devices.CPU], count), False
     with stages.stage("Looking for graphics cards", DEVICE):
         found = devices.gpus()
+    if place is not None:
+        return own(place, args, found), False
     table = {device.key: device for device in (devices.CPU, *found)}
     if args.force_gpu_idxs is not None:
-        if args.force_gpu_idxs.upper() not in table:
-            raise OptionError(f"--force-gpu-idxs: got {args.force_gpu_idxs!r}, allowed is one of {', '.join(table)}.")
-        return table[args.force_gpu_idxs.upper()], False
+        return chosen(args.force_gpu_idxs, table, count, "--force-gpu-idxs"), False
     best = devices.best(found)
     if terminal is None or args.silent_start or not found:
-        return best, False
+        return shared([best], count), False
     names = {key: devices.describe(device) for key, device in table.items()}
-    return table[prompts.ask_device(terminal, names, best.key, back)], True
+    pick = functools.partial(chosen, table=table, processes=count, flag="GPU indexes")
+    return pick(prompts.ask_device(terminal, names, best.key, back, pick)), True
 
 
 def choose_values(
@@ -207,7 +216,7 @@ def prepare(
         # MVE: such a file answers all questions
         person = terminal if config.path is None else None
         try:
-            device, spec, values = _choose(
+            all_devices, spec, values = _choose(
                 args, spec, answers, directory, data, terminal, person, stages, config.asked or back
             )
             break
@@ -219,14 +228,15 @@ def prepare(
         if data is not None or weights:
             say(f"Training starts anew, at iteration 0. The first save replaces the files of {directory.full_name}.")
             data, weights = None, False
+    check_split(all_devices, values, args.debug)
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.advance)
     state = random_state(directory, data, say)
     seed = state.seed if args.seed is None else args.seed
     return Setup(
-        spec, directory, data, values, device, facesets, requests, seed, state.position, folders, config.path,
-        find_faces(args.history_faces, values, facesets), weights,
+        spec, directory, data, values, all_devices[0], facesets, requests, seed, state.position, folders, config.path,
+        find_faces(args.history_faces, values, facesets), weights, all_devices,
     )  # fmt: skip
 
 
@@ -244,18 +254,18 @@ def advance_answers(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]
 def _choose(
     args: argparse.Namespace, spec: ModelSpec, given: Mapping[str, Any], directory: ModelDir, data: ModelData | None,
     terminal: prompts.Terminal | None, person: prompts.Terminal | None, stages: Stages, back: bool,
-) -> tuple[Device, ModelSpec, Values]:  # fmt: skip
-    """Device, the model with defaults that suit it, and options. person: who is asked for those. Raises Back at the
+) -> tuple[list[Device], ModelSpec, Values]:  # fmt: skip
+    """Devices, the model with defaults that suit it, and options. person: who is asked for those. Raises Back at the
     first question where there is one before it."""
     while True:
-        device, asked = choose_device(args, terminal, stages, back)
-        big = data is None and device.memory >= BIG_GPU
+        found, asked = choose_devices(args, terminal, stages, back)
+        big = data is None and found[0].memory >= BIG_GPU
         fitting = spec.with_defaults(**spec.roomy) if big else spec
         try:
             values = choose_values(
                 fitting, given, directory, data, person, stages.say, args.override, asked or back, args.all_questions
             )
-            return device, fitting, values
+            return found, fitting, values
         except prompts.Back:
             if not asked:
                 raise

@@ -26,6 +26,7 @@ WRITTEN_FOR_USERS = (
     ("core.modeldir", "ModelError"),
     ("samplelib.faceset", "FacesetError"),
     ("samplelib.loader", "LoaderError"),
+    ("core.distributed", "Lost"),
 )
 TRACEBACK = "FACESMITH_TRACEBACK"
 """Set to anything: tracebacks are shown, not only kept in the log."""

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from core import dflfile
 from core.batch import Batch, Captions, Page, SampleRequest, Swap, array_channels
 from core.compiling import Compiler
+from core.distributed import ALONE, World
 from core.modelcheck import not_finite, refuse_damaged
 from core.modeldir import LossHistory, ModelData, ModelDir, ModelError, Part
 from core.nn import Copy, to_dfl
+from core.optim import Optimizer
 from core.options import Option, Values, resolve
 from core.precision import Precision
 from core.profiling import Timed, untimed
@@ -49,6 +51,7 @@ class Task(ABC):
     optional_parts: tuple[str, ...]
     loss_names: tuple[str, ...]
     precision: Precision
+    world: World = ALONE
 
     def __init__(self, spec: ModelSpec, values: Values) -> None:
         self.spec = spec
@@ -58,6 +61,7 @@ class Task(ABC):
         self.timed: Timed = untimed
         self.modules: dict[str, nn.Module] = {}
         self.compiler = Compiler("off", torch.device("cpu"))
+        self.optimizers: dict[str, Optimizer] = {}
         self.data = ModelData(options=dict(values.chosen))
 
     @property
@@ -93,7 +97,10 @@ class Task(ABC):
 
         batch: sides of float32 arrays or tensors, NCHW, BGR, [0, 1].
         """
-        losses = self._told(self.compiler.step(lambda: self.train_step(batch), lambda: self.moved))
+        with self.world.step(self.data.iter):
+            faces = len(next(array for _, side in batch.items() for _, array in side.items()))
+            losses = self.compiler.step(lambda: self.train_step(batch), lambda: self.moved)
+            losses = self._told(self.world.mean(losses, faces))
         self.data.iter += 1
         self.data.loss_history.append([losses[name] for name in self.loss_names])
         return losses
@@ -103,6 +110,24 @@ class Task(ABC):
         told = late({**{("loss", name): x for name, x in losses.items()}, **self.health})
         self.health = {name: told[name] for name in self.health}
         return {name: told["loss", name] for name in losses}
+
+    def join(self, world: World) -> None:
+        """From now on every step is one of all processes, each with its rows of the batch, and with the state that the
+        first has now: weights, optimizers, iteration. Raises Lost."""
+        self.world = world
+        tensors: list[Tensor] = []
+        for module in self.modules.values():
+            tensors += [*module.parameters(), *module.buffers()]
+        counts = [self.data.iter, *(optimizer.iterations for optimizer in self.optimizers.values())]
+        for optimizer in self.optimizers.values():
+            optimizer.reduce = world.reduce if world.size > 1 else None
+            tensors += [moment for moments in optimizer.moments.values() for moment in moments.values()]
+            tensors += [optimizer.norms.ring] if optimizer.norms is not None else []
+        told = torch.tensor(counts, dtype=torch.int64)
+        world.spread([told, *tensors])
+        self.data.iter, *steps = told.tolist()
+        for optimizer, count in zip(self.optimizers.values(), steps, strict=True):
+            optimizer.iterations = count
 
     def soften(self) -> list[str]:
         """Milder settings after a collapse; returns lines saying which, or nothing where there are none."""

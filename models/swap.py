@@ -179,7 +179,11 @@ class SwapTask(Task):
         """For what is random in this iteration's codes: of seed and iteration alone, and on the CPU, so that it is the
         same on every device, after a resumed run and at a second asking."""
         mixed = (self.seed * 0x9E3779B1 + self.iteration) ^ CODES
-        return torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
+        generator = torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
+        if self.net.drawn:  # those of the faces before this process's own
+            first = self.world.rows(self.values["batch_size"]).start
+            torch.rand(first * self.net.drawn, generator=generator)
+        return generator
 
     def losses(self, batch: Batch) -> Tensor:
         """(2N,) losses as they are displayed, src then dst, with their graph."""

@@ -296,8 +296,8 @@ ROWS = (
     Option(
         "quick_start", "bool", "Quick start",
         f"For its first {QUICK} iterations the network takes steps up to {FASTER:g} times larger, and all of its "
-        "weights move in each, so that usable masks come sooner. After that it learns as in DeepFaceLab. Without it, it "
-        "does so from the first iteration. New models have it; one that comes from elsewhere never starts again.",
+        "weights move in each, so that usable masks come sooner. After that it learns as in DeepFaceLab; without it, "
+        "from the first iteration. New models have it; one that comes from elsewhere never starts again.",
         advice="Off where the same training as in DeepFaceLab is wanted from the first iteration.",
         default=False, ask="advance", stored=False, group="training",
     ),

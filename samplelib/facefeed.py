@@ -98,7 +98,7 @@ class FaceFeed(Loader):
     def _plan_cache(self, counts: Mapping[str, int], budget: int) -> Plan:
         """Main memory keeps the faces that the device does not."""
         self.uses = uses(self._requests, self._sets)
-        self._shelves = shelves(self.uses, counts, self._held, self._batch_size)
+        self._shelves = shelves(self.uses, counts, self._held, self._rows)
         for (side, _), key in self.uses.items():
             if (mode := self._requests[side].ct_mode) in color_transfer.BY_MATRIX:
                 self._measured[key, mode] = np.full((counts[key[0]], 4, 3), np.nan)
@@ -111,13 +111,13 @@ class FaceFeed(Loader):
             parts = {"own": kinds(request), "colours": ("colours",) if request.ct_mode != "none" else ()}
             for part, held in parts.items():
                 for kind in held:
-                    shape = kind_shape(kind, request.resolution, self._batch_size)
+                    shape = kind_shape(kind, request.resolution, self._rows)
                     arrays[f"{prefix(side, part)}/{kind}"] = (np.uint8, shape)
         return Layout.of(arrays)
 
     def _want(self, batch: int) -> dict[tuple[str, str], _Wanted]:
         """What batch number `batch` needs. Batches are asked for in order, each once."""
-        numbers = range(batch * self._batch_size, (batch + 1) * self._batch_size)
+        numbers = range(self._number(batch), self._number(batch) + self._rows)
         spare = {key: shelf.held for key, shelf in self._shelves.items()}
         here: dict[Key, dict[int, int]] = {key: {} for key in self._shelves}
         found = {}
@@ -186,7 +186,7 @@ class FaceFeed(Loader):
         return Shown(np.array(wanted.places, np.int64), np.array(wanted.rows, np.int64), pixels)
 
     def _draw(self, side: str, batch: int, wants: Mapping[tuple[str, str], _Wanted]) -> Drawn:
-        request, first = self._requests[side], batch * self._batch_size
+        request, first = self._requests[side], self._number(batch)
         rows, mode = None, request.ct_mode
         if mode in color_transfer.BY_MATRIX:
             own, wanted = (
@@ -194,7 +194,7 @@ class FaceFeed(Loader):
             )
             pixels = request.resolution**2
             rows = np.stack([colour_rows(mode, *pair, pixels) for pair in zip(own, wanted, strict=True)])
-        return draw(request, [self._chance(side, number) for number in range(first, first + self._batch_size)], rows)
+        return draw(request, [self._chance(side, number) for number in range(first, first + self._rows)], rows)
 
     def _chance(self, side: str, number: int) -> Chance:
         return lambda purpose: generator(self._seed, purpose, side, number)

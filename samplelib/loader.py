@@ -60,7 +60,8 @@ class Loader:
     caller's thread) with what the user should know: broken faces, dead workers. stopping: asked when a batch is late;
     where it says yes the iteration ends. cache_bytes: memory for prepared faces (`samplelib.cache`); kept: how many
     have a place there, in words. disk: where prepared faces are kept between runs (`samplelib.diskcache`); on_disk: how
-    many are there, in words, empty without. Raises FacesetError at once when a faceset does not suit its request,
+    many are there, in words, empty without. rows: which of each batch are made, where other processes make the others
+    (default: all). Raises FacesetError at once when a faceset does not suit its request,
     ValueError for colours that cannot be given, LoaderError from `next()` when no more batches can be made.
     """
 
@@ -77,6 +78,7 @@ class Loader:
         stopping: Callable[[], bool] = lambda: False,
         cache_bytes: int = 0,
         disk: DiskSettings | None = None,
+        rows: range | None = None,
     ) -> None:
         if set(facesets) != set(requests):
             raise ValueError(f"facesets are given for {sorted(facesets)}, requests for {sorted(requests)}")
@@ -86,6 +88,7 @@ class Loader:
         self.position = position
         self.wait_ms = 0.0
         self._facesets, self._requests, self._batch_size = dict(facesets), dict(requests), batch_size
+        self._first, self._rows = (rows.start, len(rows)) if rows is not None else (0, batch_size)
         self._warn, self._stopping = warn, stopping
         self._told: set[tuple[str, int]] = set()
         self._orders = {
@@ -184,11 +187,15 @@ class Loader:
 
     def names(self, side: str) -> Callable[[int], str]:
         """Row -> the file name of that face, for the latest batch."""
-        return partial(self._name, side, (self.position - 1) * self._batch_size)
+        return partial(self._name, side, self._number(self.position - 1))
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [] if self._pool is None else self._pool.pids()
+
+    def _number(self, batch: int) -> int:
+        """Of the first sample that is made of a batch."""
+        return batch * self._batch_size + self._first
 
     def _name(self, side: str, first: int, row: int) -> str:
         """The face that sample number first + row shows: where one is broken, the one in its place."""
@@ -221,7 +228,7 @@ class Loader:
         self._places: dict[int, int] = {}  # batch number -> its place in the ring
         self._left = [0] * self._ring.most
         self._ordered = self.position
-        samples = self._batch_size * len(self._requests)
+        samples = self._rows * len(self._requests)
         self._chunk = max(1, min(MAX_JOB, -(-samples // workers)))
         cache = self._shared_cache()
         message = hello(
@@ -281,7 +288,7 @@ class Loader:
     # What `samplelib.facefeed` does otherwise: what a batch holds, and who makes it.
 
     def _lay_out(self) -> Layout:
-        return layout(self._requests, self._batch_size)
+        return layout(self._requests, self._rows)
 
     def _plan_cache(self, counts: Mapping[str, int], budget: int) -> Plan:
         return plan(counts, self._requests, self._sets, budget)
@@ -298,9 +305,9 @@ class Loader:
         """The jobs of batch number `self._ordered`."""
         jobs = []
         for side, order in self._orders.items():
-            first = self._ordered * self._batch_size
-            for row in range(0, self._batch_size, self._chunk):
-                numbers = range(first + row, first + min(row + self._chunk, self._batch_size))
+            first = self._number(self._ordered)
+            for row in range(0, self._rows, self._chunk):
+                numbers = range(first + row, first + min(row + self._chunk, self._rows))
                 colours = [self._colours[side][n] for n in numbers] if side in self._colours else None
                 jobs.append(Job(place, side, row, numbers.start, [order[n] for n in numbers], colours))
         return jobs
@@ -348,8 +355,8 @@ class Loader:
     def _compute(self) -> None:
         """Make the next batch in this process."""
         for side, request in self._requests.items():
-            for row in range(self._batch_size):
-                number = self.position * self._batch_size + row
+            for row in range(self._rows):
+                number = self._number(self.position) + row
                 rows = {name: self._views[f"{side}/{name}"][row] for name in request.names}
                 colours = self._colours[side][number] if side in self._colours else None
                 self._maker.make(side, number, self._orders[side][number], colours, rows, self._tell)
