@@ -12,12 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from core.child import ROOT
 from mainscripts.train_place import Place
 
-ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2
 LIMIT_S = 3600.0
 

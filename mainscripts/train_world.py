@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from core.child import ROOT, detached, ending
 from core.device import CPU, Device
 from core.distributed import Group, World, open_store, outer_store
 from core.events import Event, Noted, Stepped
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from models import Task
     from samplelib.faceset import Faceset
 
-ROOT = Path(__file__).resolve().parent.parent
 COMES_S = 600.0  # for a process to load PyTorch, also on a machine that is busy
 LEAVES_S = 10.0
 TOLD_AFTER = 50  # iterations
@@ -86,8 +86,8 @@ def check_split(devices: list[Device], values: Values, debug: bool) -> None:
         raise OptionError("--debug shows the samples of one process: choose one device.")
     if values.get("mp_mode") == "float16":
         raise OptionError(
-            "mp_mode: float16 scales its loss by what one process sees, so it is for one device. bfloat, full and full_t "
-            "work with several."
+            "mp_mode: float16 scales its loss by what one process sees, so it is for one device. With several choose "
+            "bfloat, full or full_t."
         )
     if values["batch_size"] < len(devices):
         raise OptionError(
@@ -201,12 +201,9 @@ class Crew:
         }  # fmt: skip
         if device.key == CPU.key:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
-        own_session: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for process 0 alone
-        if sys.platform == "win32":
-            own_session = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), "train", *args.words],
-            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, **own_session,
+            [sys.executable, str(ROOT / "main.py"), "train", *args.words],  # here, as its paths may be relative
+            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, **detached(),
         )  # fmt: skip
 
     def __enter__(self) -> Crew:
@@ -231,8 +228,8 @@ class Crew:
         for rank, process in enumerate(self._processes, 1):
             if (code := process.poll()) is not None:
                 path = self._logs[rank - 1][0]
-                how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                return f"Process {rank} (pid {process.pid}) has ended ({how}). {_error_in(path)}Its log: {path}"
+                said = _error_in(path)
+                return f"Process {rank} (pid {process.pid}) has ended ({ending(code)}). {said}Its log: {path}"
         return ""
 
 

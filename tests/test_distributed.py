@@ -294,7 +294,7 @@ def test_a_killed_process_ends_the_run_with_a_save(faces: Path, tmp_path: Path) 
         assert process.wait(20) == 1
         until(lambda: not started_by(process.pid), out, 5)
     said = out.read_text()
-    ended = rf"Process \d \(pid {follower}\) has ended \(signal 9\)\. Its log: .*process\d_log\.txt"
+    ended = rf"Process \d \(pid {follower}\) has ended \(SIGKILL\)\. Its log: .*process\d_log\.txt"
     assert re.search(ended, said), said
     last = int(re.findall(r"\[#(\d+)\]", said)[-1])
     done = subprocess.run(
