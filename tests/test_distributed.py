@@ -77,24 +77,24 @@ def together(count: int, batch_size: int, names: list[str], tmp_path: Path) -> l
     return [json.loads(line) for line in said[0].splitlines() if line.startswith("{")]
 
 
-def same_steps(told: list[dict[str, float]], names: list[str], far: float) -> None:
+def same_steps(told: list[dict[str, float]], names: list[str], far: float, moments: float) -> None:
     """Gradients differ in rounding alone, which a step of AdaBelief or RMSprop enlarges for the few weights whose
     gradient is next to nothing. Means instead of sums would halve the moments."""
     assert [each["model"] for each in told] == names
     for each in told:
-        assert each["far"] <= far and each["distance"] < 0.02 and each["moments"] < 1e-4, each
+        assert each["far"] <= far and each["distance"] < 0.02 and each["moments"] < moments, each
         assert each["losses"] < 1e-4 and each["iterations"] == [11, 11], each
 
 
 def test_two_processes_step_as_one(tmp_path: Path) -> None:
     names = list(MODELS)
-    same_steps(together(2, 5, names, tmp_path), names, far=1e-4)
+    same_steps(together(2, 5, names, tmp_path), names, far=1e-4, moments=1e-4)
 
 
 @pytest.mark.slow
 def test_four_processes_step_as_one(tmp_path: Path) -> None:
     names = list(MODELS)
-    same_steps(together(4, 6, names, tmp_path), names, far=5e-3)
+    same_steps(together(4, 6, names, tmp_path), names, far=5e-3, moments=1e-3)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
