@@ -50,7 +50,7 @@ class AmpNet(SwapNet):
         self.inter_dst = Inter(inputs, 0, self.channels, resolution // STEP, FLAGS)
         self.decoder = Decoder(self.channels, values["d_dims"], values["d_mask_dims"], FLAGS, mask_first=True)
         self.of_src = int(self.channels * values["morph_factor"])
-        self.drawn = self.channels
+        self.randoms = self.channels
         self.register_buffer("index", torch.arange(self.channels, dtype=torch.float32), persistent=False)
         self.index: Tensor
 

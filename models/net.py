@@ -23,13 +23,13 @@ class SwapNet(nn.Module):
     """Parts and wiring of a swap network; children are the part files, in DFL's order.
 
     Images are (N, C, H, W) in [0, 1], channels_last; a decoder returns face and mask. channels: C, 3 of BGR or 1 of
-    grey. drawn: random numbers that a face of src takes in a training code. fresh_after_pretraining: what the first
+    grey. randoms: numbers that are drawn for the code of a face of src. fresh_after_pretraining: what the first
     pair starts anew. knobs: what a swap can be told besides the face (`codes_of_dst`), with the values at which an
     export is compared with the network.
     """
 
     channels: int = 3
-    drawn: int = 0
+    randoms: int = 0
     fresh_after_pretraining: tuple[str, ...] = ()
     knobs: Mapping[str, tuple[float, ...]] = {}
 

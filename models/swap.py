@@ -180,9 +180,9 @@ class SwapTask(Task):
         same on every device, after a resumed run and at a second asking."""
         mixed = (self.seed * 0x9E3779B1 + self.iteration) ^ CODES
         generator = torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
-        if self.net.drawn:  # those of the faces before this process's own
+        if self.net.randoms:  # those of the faces before this process's own
             first = self.world.rows(self.values["batch_size"]).start
-            torch.rand(first * self.net.drawn, generator=generator)
+            torch.rand(first * self.net.randoms, generator=generator)
         return generator
 
     def losses(self, batch: Batch) -> Tensor:
