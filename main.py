@@ -32,6 +32,7 @@ VERBS = {
     ("bench", "save"): ("mainscripts.bench_save", "time saves, and how long they keep a training waiting"),
     ("bench", "start"): ("mainscripts.bench_start", "time a start, from the command to the first iteration"),
     ("bench", "all"): ("mainscripts.bench_all", "run step, samples, save and start with modest sizes"),
+    ("bench", "memory"): ("mainscripts.bench_memory", "what trainings hold at most, beside what is predicted for them"),
     ("bench", "sizes"): ("mainscripts.bench_sizes", "which sizes fit into how much card memory, predicted"),
     ("bench", "color"): ("mainscripts.bench_color", "time the colour transfers"),
     ("bench", "xseg"): ("mainscripts.bench_xseg", "train on labelled made-up people, measure masks of others"),

@@ -18,7 +18,7 @@ from core.values import entries, read_table
 SECTIONS = ("basic_param", "model_properties", "gan", "augmentations", "color_augs", "dataset_param")
 _BY_GROUP = {
     "network": "model_properties", "loss": "model_properties", "training": "model_properties",
-    "style": "model_properties", "gan": "gan", "cache": "dataset_param",
+    "style": "model_properties", "memory": "model_properties", "gan": "gan", "cache": "dataset_param",
 }  # fmt: skip
 _BY_KEY = {
     "random_warp": "augmentations", "random_src_flip": "augmentations", "random_dst_flip": "augmentations",
@@ -43,7 +43,7 @@ OTHERS = {
     # MVE's PyTorch trainer
     "name": "the model's name is asked, or given with --force-model-name",
     "growing_stage": "", "morph_factor": "", "batch_dst_mixing": "",
-    "keep_graph": "", "loss": "", "color_augmentation": "", "gan_weight_decay": "",
+    "loss": "", "color_augmentation": "", "gan_weight_decay": "",
     "rotation_range": "", "scale_range": "", "tx_range": "", "ty_range": "",
     "tensorboard": "--tensorboard DIR writes for TensorBoard",
 }  # fmt: skip

@@ -171,6 +171,8 @@ class Encoder(nn.Module):
 
     bottleneck: a dense layer behind all that brings the code down to that length (AMP; 0: none)."""
 
+    segments = ("forward",)  # see core.checkpointing
+
     def __init__(self, channels: int, width: int, resolution: int, flags: str = "", bottleneck: int = 0) -> None:
         super().__init__()
         act = activation(flags)
@@ -224,6 +226,8 @@ class Decoder(nn.Module):
 
     mask_first: the weights' order in AMP's files; SAEHD's have the mask's last layers behind the face's."""
 
+    segments = ("level", "mask_level")
+
     def __init__(
         self, inputs: int, width: int, mask_width: int, flags: str = "", channels: int = 3, mask_first: bool = False
     ) -> None:
@@ -261,7 +265,7 @@ class Decoder(nn.Module):
         """The image half: (N, channels, res, res)."""
         x = code
         for i in range(self.steps):
-            x = self.get_submodule(f"res{i}")(self.get_submodule(f"upscale{i}")(x))
+            x = self.level(i, x)
         # Half precision of a face near 1 is coarser than a step of 8 bits.
         x = single(self._heads(x) if self.doubled else self.out_conv(x))
         return torch.sigmoid(depth_to_space(x) if self.doubled else x)
@@ -270,8 +274,16 @@ class Decoder(nn.Module):
         """The mask half: (N, 1, res, res)."""
         x = code
         for i in range(self.steps + self.doubled):
-            x = self.get_submodule(f"upscalem{i}")(x)
+            x = self.mask_level(i, x)
         return torch.sigmoid(single(self.out_convm(x)))
+
+    def level(self, i: int, x: Tensor) -> Tensor:
+        drawn: Tensor = self.get_submodule(f"res{i}")(self.get_submodule(f"upscale{i}")(x))
+        return drawn
+
+    def mask_level(self, i: int, x: Tensor) -> Tensor:
+        drawn: Tensor = self.get_submodule(f"upscalem{i}")(x)
+        return drawn
 
     def _heads(self, x: Tensor) -> Tensor:
         """The four heads of flag `d` as one convolution: one pass over the largest tensor of the net instead of

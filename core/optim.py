@@ -4,7 +4,8 @@ Notable choices:
 - The update is memory traffic. On the CPU each tensor is walked in chunks that stay in the cache while all operations
   of the update pass over them; elsewhere weights, gradients and moments are views of one flat buffer each, so an
   update is a handful of kernels whatever the number of tensors. With `offload` the moments stay in main memory and
-  weights and gradients visit them there chunk by chunk: slow, but the device holds weights and gradients alone.
+  weights and gradients visit them there chunk by chunk (`core.ferry`): slower, but the device holds weights and
+  gradients alone.
 - Moments share the memory layout of their weight (channels_last); `state` and `load_state` speak DFL's.
 - Weight decay is decoupled (Loshchilov and Hutter 2019): before an update weights shrink by learning rate times decay,
   which no moment sees. Kernels of convolutions and dense layers alone, not biases, norms and thresholds. With learning
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from core.autoclip import NormHistory
+from core.ferry import Ferry
 from core.lrdropout import BLOCK, KEPT
 from core.lrdropout import LrDropout as LrDropout
 from core.nn import Array, Copy, from_dfl, misfit, to_dfl
@@ -79,7 +81,7 @@ class Optimizer(ABC):
         self._spans = self._split(CHUNK)
         longest = max((span[0].numel() for spans in self._spans for span in spans), default=0)
         self._scratch = [torch.empty(longest, device=self.home) for _ in range(3)]
-        self._visitors = [torch.empty(longest, device=self.home) for _ in range(2)] if offload else []
+        self._ferry = Ferry(longest, device) if offload else None
 
     def _flatten(self) -> Tensor:
         """Moves trained weights, their gradients and moments into one buffer each; returns the gradients'."""
@@ -165,16 +167,15 @@ class Optimizer(ABC):
         # Whatever fails before this line has changed nothing.
         self.iterations, self.torn = iteration, True
         self._decay(lr, moving)
+        visits = None if self._ferry is None else self._ferry.visit(self._pieces(gradients))
         for i, (spans, gradient) in enumerate(zip(self._spans, gradients, strict=True)):
             start = 0
             for span in spans:
                 weight, count = span[0], span[0].numel()
                 scratch, second, keep = (buffer[:count] for buffer in self._scratch)
                 piece = gradient[start : start + count]
-                if self._visitors:
-                    weight, piece = (
-                        there[:count].copy_(x) for there, x in zip(self._visitors, (weight, piece), strict=True)
-                    )
+                if visits is not None:
+                    weight, piece = next(visits)
                 if scale is not None:
                     piece = torch.mul(piece, scale, out=second)
                 if moving is not None:
@@ -190,11 +191,19 @@ class Optimizer(ABC):
                     if moves is not None:
                         direction = torch.mul(direction, moves, out=keep)
                     weight.addcdiv_(direction, scratch, value=-lr * left)
-                if self._visitors:
-                    span[0].copy_(weight)
                 start += count
+        if visits is not None:
+            next(visits, None)
         self.torn = False
         return ok
+
+    def _pieces(self, gradients: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Weights and gradients of every chunk, in the order of the update."""
+        return [
+            (span[0], piece)
+            for spans, gradient in zip(self._spans, gradients, strict=True)
+            for span, piece in zip(spans, gradient.split(CHUNK), strict=True)
+        ]
 
     @staticmethod
     def _norm(gradients: Sequence[Tensor]) -> Tensor:

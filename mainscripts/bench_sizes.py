@@ -2,9 +2,10 @@
 
     python main.py bench sizes --model SAEHDBW
 
-For every size of card the largest resolution that is expected to train: what `models.memory` counts, a quarter more
-for what a backward pass and the libraries hold in between, and 0.7 GB for driver, PyTorch and desktop. Nothing is
-measured and no memory is taken; the start of a training says how much it really has.
+For every size of card the largest resolution that is expected to train: what `models.memory` counts, a tenth more
+for what libraries take and blocks too small to use, and 0.7 GB for driver, PyTorch and desktop. Nothing is measured and
+no memory is taken; the start of a training says how much it really has. `bench memory` compares the count with what
+trainings take.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ CARDS = (2, 4, 6, 8, 12, 16, 24)  # GB
 WIDTHS = {"tiny": (64, 32, 32, 16), "small": (128, 48, 48, 16), "usual": (256, 64, 64, 22), "large": (384, 96, 96, 32)}
 """ae_dims, e_dims, d_dims and d_mask_dims."""
 RESOLUTIONS = tuple(range(64, 641, 32))
-SPARE, FIXED = 1.25, 0.7e9
+COUNTED = (64, 128, 224, 256, 384, 640)
+"""Memory goes with the square of the resolution, so those between are interpolated; 256 and more have another DSSIM."""
+SPARE, FIXED = 1.1, 0.7e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,20 +65,15 @@ def _dims(width: tuple[int, int, int, int]) -> dict[str, int]:
 
 def _needs(model: str, given: dict[str, object]) -> dict[int, float]:
     """Resolution -> the bytes of a card that a training is expected to take."""
-    import torch
+    import numpy as np
 
     from models import MODELS
     from models.memory import need
-    from models.swap import SwapTask
 
-    found = {}
-    for resolution in RESOLUTIONS:
-        values = MODELS[model].resolve({**given, "resolution": resolution})
-        with torch.device("meta"):  # shapes without memory
-            task = MODELS[model].build(values, device="meta")
-        assert isinstance(task, SwapTask)
-        found[resolution] = need(task, values["batch_size"], card=True).total * SPARE + FIXED
-    return found
+    spec = MODELS[model]
+    counted = [need(spec, spec.resolve({**given, "resolution": size}), card=True).total for size in COUNTED]
+    totals = np.interp(np.square(RESOLUTIONS), np.square(COUNTED), counted)
+    return {size: float(total) * SPARE + FIXED for size, total in zip(RESOLUTIONS, totals, strict=True)}
 
 
 def _largest(needs: dict[int, float], card: float) -> int:

@@ -143,13 +143,14 @@ def complete(spec: ModelSpec, given: dict[str, Any]) -> dict[str, Any]:
 def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argparse.Namespace) -> Row:
     """One model with its options on the device. Raises OptionError, ValueError."""
     from mainscripts.bench_floor import Floor, random_batch, step
+    from models.running import faces_per_iteration
 
     values = spec.resolve({**given, "mp_mode": precision})
     before = _held(args.device)
     task = spec.build(values, device=args.device)
     for note in task.precision.notes:
         warn(note)
-    batch = random_batch(task, values["batch_size"])
+    batch = random_batch(task, faces_per_iteration(values))
     for _ in range(WARM_UP):
         step(task, batch)
     peak = _peak(args.device, before)

@@ -73,6 +73,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     from core.torchcolor import in_channels
     from facelib.facetype import SHORT
     from models import MODELS
+    from models.running import faces_per_iteration
     from models.swap import SwapTask
     from samplelib.faceset import Faceset
     from samplelib.loader import Loader
@@ -99,8 +100,9 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
         write_demo_workspace(Path(folder), args.faces, max(128, resolution), face_type=face_type)
         facesets = {side: Faceset.open(Path(folder, f"data_{side}", "aligned"), print) for side in ("src", "dst")}
         with Loader(
-            facesets, spec.requests(values), values["batch_size"], seed=args.seed, workers=args.workers, warn=print
-        ) as batches:
+            facesets, spec.requests(values), faces_per_iteration(values), seed=args.seed, workers=args.workers,
+            warn=print,
+        ) as batches:  # fmt: skip
             batch: Batch | None = None
             for mark in range(1, args.marks + 1):
                 while task.iteration < args.iterations * mark // args.marks:

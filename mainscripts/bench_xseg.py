@@ -68,6 +68,7 @@ def held_out(count: int, side: int, face_type: str) -> tuple[np.ndarray, np.ndar
 def run(args: argparse.Namespace) -> int:
     from facelib.facetype import SHORT
     from models import MODELS
+    from models.running import faces_per_iteration
     from samplelib import labelled
     from samplelib.faceset import Faceset
     from samplelib.loader import Loader
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
                      occluders=True)  # fmt: skip
         faces = labelled.choose([Faceset.open(Path(folder), print)], print)
         with Loader(
-            {"face": faces}, {"face": request}, values["batch_size"], seed=args.seed, workers=args.workers,
+            {"face": faces}, {"face": request}, faces_per_iteration(values), seed=args.seed, workers=args.workers,
             warn=print, cache_bytes=1 << 30,
         ) as batches:  # fmt: skip
             spent = 0.0

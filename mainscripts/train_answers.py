@@ -70,7 +70,6 @@ def dry_run(setup: Setup) -> list[str]:
     """What would be trained: the summary, all options, weights and memory. Nothing is made but shapes."""
     from core.device import describe
     from models.memory import need
-    from models.swap import SwapTask
 
     values, spec = setup.values, setup.spec
     iteration = setup.data.iter if setup.data is not None else 0
@@ -82,14 +81,12 @@ def dry_run(setup: Setup) -> list[str]:
     modules = task.modules
     weights = {stem: sum(w.numel() for w in module.parameters()) for stem, module in modules.items()}
     lines.append(f"Weights: {sum(weights.values()):,} ({', '.join(f'{k} {v:,}' for k, v in weights.items())})")
-    if isinstance(task, SwapTask):
-        holds = need(task, values["batch_size"], setup.device.key != "CPU")
-        kept = "an unknown amount" if holds.kept is None else size(holds.kept)
-        lines.append(
-            f"Memory for training: about {size(holds.total)} (weights {size(holds.weights)}, gradients "
-            f"{size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of "
-            f"{values['batch_size']} {kept})"
-        )
+    holds = need(spec, values, setup.device.key != "CPU")
+    lines.append(
+        f"Memory for training: about {size(holds.total)} (weights {size(holds.weights)}, gradients "
+        f"{size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of "
+        f"{values['batch_size']} {size(holds.batch)})"
+    )
     for side, faces in setup.facesets.items():
         lines.append(f"{side}: {len(faces):,} faces")
     return lines

@@ -27,6 +27,7 @@ from mainscripts.train_setup import Setup, find_spec
 from mainscripts.train_world import fit_threads, own, signature
 from mainscripts.verb import EXIT_FAILED, EXIT_OK, message_of
 from models import Task
+from models.running import faces_per_iteration
 
 COMES_S = 1800.0  # for process 0 to have looked at all faces
 LINGERS_S = 60.0
@@ -137,7 +138,7 @@ def _batches(args: argparse.Namespace, setup: Setup, stack: contextlib.ExitStack
     device, local = setup.device.torch_name, setup.world.local
     room = device_budget(args.device_cache_mb, device) if setup.values["augment_on"] == "device" else None
     loader = start_loader(
-        setup, args.workers, _say, rows=setup.world.rows(setup.values["batch_size"]),
+        setup, args.workers, _say, rows=setup.world.rows(faces_per_iteration(setup.values)),
         cache_bytes=cache_budget(args.cache_mb) // local, device_bytes=room,
         disk=face_cache(setup.directory.folder, setup.values, set()),
     )  # fmt: skip

@@ -95,8 +95,11 @@ class Room:
     def explain(self, iteration: int) -> str:
         size, found = self._samples.size, []
         if self._where == self._device:  # else it is not the network that is too large
-            with contextlib.suppress(MemoryError):  # short even of the little that counting takes
+            try:
                 found = needs.changes(self._task, size)
+            except FAILURES as error:
+                if not memory.out_of_memory(error):  # else short even of the little that counting takes
+                    raise
         return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:

@@ -23,7 +23,7 @@ from core.distributed import Lost
 from core.events import Commands, Event, Failed, Noted, Previewed, Stepped, Stopped, Warned
 from core.guard import Guard
 from core.mainmemory import MainMemory
-from core.memory import out_of_memory, usage
+from core.memory import out_of_memory, size, usage
 from core.modeldir import ModelDir, ModelError
 from core.options import Values
 from core.runlog import RunLog, log_sink
@@ -46,7 +46,7 @@ from mainscripts.train_web import web_of
 from mainscripts.train_world import accounts, again, begin
 from mainscripts.verb import EXIT_COLLAPSED, EXIT_FAILED, EXIT_LEFT, EXIT_OK, message_of, show_traceback
 from models import Task
-from models.running import history_every
+from models.running import faces_per_iteration, history_every
 from samplelib.diskcache import DiskSettings
 from samplelib.loader import Loader, LoaderError, default_workers
 
@@ -66,8 +66,9 @@ def start_loader(
     disk: DiskSettings | None = None,
     rows: range | None = None,
 ) -> AnyLoader:
-    """The sample generator, with the run's batch size and from its position on unless others are given. device_bytes:
-    makes samples on the device, with so much of its memory for faces. rows: which of each batch (default: all)."""
+    """The sample generator, with an iteration's faces in a batch and from the run's position on unless others are
+    given. device_bytes: makes samples on the device, with so much of its memory for faces. rows: which of each batch
+    (default: all)."""
     if workers is None:
         workers = max(1, default_workers(setup.values["cpu_cap"]) // setup.world.local)
     given: dict[str, Any] = {
@@ -79,7 +80,7 @@ def start_loader(
         "disk": disk,
         "rows": rows,
     }
-    size = setup.values["batch_size"] if size is None else size
+    size = faces_per_iteration(setup.values) if size is None else size
     if device_bytes is None:
         return Loader(setup.facesets, setup.requests, size, warn=warn, **given)
     return open_on_device(
@@ -175,6 +176,8 @@ class Run:
             )  # fmt: skip
             sinks.listen()
             code = _run(trainer, saver, sinks.emit, device, self.log)
+            if code == EXIT_OK and (peak := usage(device)).peak is not None:
+                sinks.emit(Noted(f"{peak.where}: at most {size(peak.peak)} were held by this run."))
             stages.begin("Saving and leaving", MODEL, shown=False)
             if not saver.close():
                 sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))
@@ -205,10 +208,11 @@ def _samples(
         room = None
         if setup.values["augment_on"] == "device":
             room = device_budget(0 if lean else args.device_cache_mb, setup.device.torch_name)
+        faces = size * setup.values["accumulate"]
         loader = start_loader(
-            setup, args.workers, warn, stopping=waits, size=size, position=position,
+            setup, args.workers, warn, stopping=waits, size=faces, position=position,
             cache_bytes=cache_budget(args.cache_mb) // setup.world.local, device_bytes=room,
-            disk=face_cache(setup.directory.folder, setup.values, emptied), rows=setup.world.rows(size),
+            disk=face_cache(setup.directory.folder, setup.values, emptied), rows=setup.world.rows(faces),
         )  # fmt: skip
         sinks.emit(Noted(f"Faces kept in memory: {loader.kept}."))
         if loader.on_disk:

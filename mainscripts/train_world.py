@@ -27,6 +27,7 @@ from core.events import Event, Noted, Stepped
 from core.options import OptionError, Values
 from core.stages import BUSY
 from mainscripts.train_place import LEASH, Place
+from models.running import faces_per_iteration
 from samplelib.loader import usable_cores
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def joined(setup: Setup, args: argparse.Namespace, stages: Stages) -> Iterator[N
             world = Group(store, 0, count, local, setup.device.torch_name, check, COMES_S)
             setup.world = world
             stack.callback(world.close)
-        shares = [len(range_of(world, rank, setup.values["batch_size"])) for rank in range(count)]
+        shares = [len(range_of(world, rank, faces_per_iteration(setup.values))) for rank in range(count)]
         stages.say(f"{count} processes train together, with {' + '.join(map(str, shares))} faces of each batch.")
         yield
 

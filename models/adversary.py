@@ -132,14 +132,27 @@ class Adversary:
         zero = torch.zeros((), device=fake.device)
         return self.power * sum((losses.logits_loss(logits, True) for logits in self._maps(fake)), zero)
 
-    def step(self, real: Tensor, fake: Tensor, ok: Tensor | None = None) -> None:
-        """One update of the discriminator from detached examples, (N, ...) each; ok as in `Optimizer.step`."""
+    def begin(self) -> None:
+        """Before `learn`, once or more times, and `step`: an update of the discriminator."""
         self.net.requires_grad_(True)
         self.optimizer.zero_grad()
-        loss = torch.zeros((), device=real.device)
-        for logits in self._maps(torch.cat((real, fake))):
-            told_real, told_fake = logits.chunk(2)
-            each = losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)
-            loss = loss + (self.share * each).sum()
-        self.scaler.backward(loss)
-        self.scaler.step((self.optimizer,), None if ok is None else ok & loss.detach().isfinite())
+        self._seen = torch.zeros((), device=self.precision.device)
+
+    def learn(self, real: Tensor, fake: Tensor, together: bool = True) -> None:
+        """Adds what the update follows of detached examples, (N, ...) each. together: as one batch, else one kind after
+        the other, for less memory."""
+        for examples in [torch.cat((real, fake))] if together else [real, fake]:
+            loss = torch.zeros((), device=real.device)
+            for logits in self._maps(examples):
+                if together:
+                    told_real, told_fake = logits.chunk(2)
+                    each = losses.logits_loss(told_real, True) + losses.logits_loss(told_fake, False)
+                else:
+                    each = losses.logits_loss(logits, examples is real)
+                loss = loss + (self.share * each).sum()
+            self.scaler.backward(loss)
+            self._seen = self._seen + loss.detach()
+
+    def step(self, ok: Tensor | None = None) -> None:
+        """The update; ok as in `Optimizer.step`."""
+        self.scaler.step((self.optimizer,), None if ok is None else ok & self._seen.isfinite())

@@ -26,7 +26,7 @@ from models.pages import rows_of, swap_area
 from models.recipe import Recipe
 from models.spec import ModelSpec
 from models.swap import SwapTask
-from models.terms import Inputs, against_artefacts, around_dst
+from models.terms import Drawn, Inputs, against_artefacts, around_dst
 
 FLAGS = "utd"
 STEP = 32  # pixels of the input for each of a code's
@@ -138,9 +138,12 @@ def make_adversaries(values: Values, _: SwapNet, generator: torch.Generator) -> 
     return {"GAN": Adversary("GAN", "GAN_opt", "GAN", patches, values["gan_power"], share=1 / 8)}
 
 
-def beside(values: Values, inputs: Inputs, face: Tensor) -> list[Tensor]:
+def beside(values: Values, inputs: Inputs, drawn: Drawn) -> list[Tensor]:
     """dst's surroundings count a little in any case, since the swap is put into them; src's with a GAN."""
-    return [around_dst(face, inputs), *([against_artefacts(face, inputs)] if values["gan_power"] else [])]
+    terms = [around_dst(drawn.of("dst").face, inputs)] if "dst" in drawn.sides else []
+    if values["gan_power"] and "src" in drawn.sides:
+        terms.append(against_artefacts(drawn.of("src").face, inputs))
+    return terms
 
 
 def morph_pages(task: SwapTask, batch: Batch) -> list[Page]:

@@ -18,7 +18,7 @@ from core.batch import Batch, Captions, Page
 from core.options import Values
 from models.adversary import Adversary
 from models.net import SwapNet
-from models.terms import Inputs
+from models.terms import Drawn, Inputs
 
 if TYPE_CHECKING:
     from models.swap import SwapTask
@@ -30,8 +30,8 @@ class Recipe:
     generator): what stands against it, by the stem of its file. pages(task, batch): the preview; captions(task, batch):
     names of the faces on it.
 
-    beside(values, inputs, face): what the gradient follows besides the losses that are displayed, terms of (N,) or
-    (2N,) each; face: (2N, C, H, W) as drawn, src before dst. both_scales: DSSIM at two scales below 256 px too.
+    beside(values, inputs, drawn): what the gradient follows besides the losses that are displayed, terms of (N,) or
+    (2N,) each, of the sides that are drawn. both_scales: DSSIM at two scales below 256 px too.
     judges_dst: whether the GAN sees dst's faces as well as src's. lr_cos: period of the learning rate in iterations
     where lr dropout is on, 0 for none. soft_mask: of masks (N, 1, H, W) and the resolution, where a masked loss looks.
     unwarped_every: every so many iterations the batch of the step before is trained on once more, with its targets as
@@ -42,7 +42,7 @@ class Recipe:
     make_adversaries: Callable[[Values, SwapNet, torch.Generator], dict[str, Adversary]]
     pages: Callable[[SwapTask, Batch], list[Page]]
     captions: Callable[[SwapTask, Batch], Captions]
-    beside: Callable[[Values, Inputs, Tensor], list[Tensor]]
+    beside: Callable[[Values, Inputs, Drawn], list[Tensor]]
     both_scales: bool = False
     judges_dst: bool = False
     lr_cos: int = 500

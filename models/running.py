@@ -57,6 +57,11 @@ def preview_rows(values: Answers, there: int, height: int = 800) -> int:
     return min(wanted or max(1, min(4, height // int(values["resolution"]))), there)
 
 
+def faces_per_iteration(values: Answers) -> int:
+    """Of each side."""
+    return int(values["batch_size"]) * int(values["accumulate"])
+
+
 HISTORY = (
     Option(
         "preview_samples", "int", "Number of samples to preview",
@@ -147,6 +152,32 @@ PANEL = (
         default=False, ask="advance", stored=False, group="preview",
     ),
 )  # fmt: skip
+
+MEMORY = (
+    Option(
+        "accumulate", "int", "Batches per iteration",
+        "So many batches make one iteration: the network sees one after the other and learns from all of them "
+        "together, as from one large batch. An iteration takes so many times longer; memory is needed for one batch "
+        "only.",
+        advice="Where the batch that you want does not fit: 2 batches of 4 learn as one of 8.",
+        default=1, low=1, high=64, ask="advance", stored=False, group="memory",
+    ),
+    Option(
+        "keep_graph", "bool", "Keep the graphs of both sides",
+        "Draws src and dst together, then learns from both. Off, one side comes after the other: the same is learned, "
+        "up to half of the batch's memory is saved, and iterations are slower.",
+        advice="Leave it on unless memory is short.",
+        default=True, ask="advance", stored=False, group="memory",
+    ),
+    Option(
+        "checkpointing", "bool", "Gradient checkpointing",
+        "Keeps less of what the network computes and computes it once more when it learns from it: the same is "
+        "learned, iterations take a quarter to a third longer, and less memory is needed for each face.",
+        advice="Where keep_graph off is not enough.",
+        default=False, ask="advance", stored=False, group="memory",
+    ),
+)  # fmt: skip
+MEMORY_KEYS = tuple(row.key for row in MEMORY)
 
 SAMPLES = (
     Option(
@@ -246,4 +277,4 @@ SPEED = (
     ),
 )  # fmt: skip
 
-RUNNING = (*HISTORY, *SAFETY, *SAMPLES, *CACHE, *SPEED)
+RUNNING = (*HISTORY, *SAFETY, *MEMORY, *SAMPLES, *CACHE, *SPEED)

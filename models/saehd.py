@@ -22,7 +22,7 @@ from models.pages import swap_captions, swap_pages
 from models.recipe import Recipe
 from models.spec import ModelSpec
 from models.swap import SwapTask
-from models.terms import Inputs, against_artefacts
+from models.terms import Drawn, Inputs, against_artefacts
 
 
 class DF(SwapNet):
@@ -124,9 +124,10 @@ def make_adversaries(values: Values, net: SwapNet, generator: torch.Generator) -
     return {adversary.stem: adversary for adversary in found}
 
 
-def beside(values: Values, inputs: Inputs, face: Tensor) -> list[Tensor]:
+def beside(values: Values, inputs: Inputs, drawn: Drawn) -> list[Tensor]:
     """Masked training leaves the surroundings to the GAN, which would fill them with dots."""
-    return [against_artefacts(face, inputs)] if values["gan_power"] and values["masked_training"] else []
+    wanted = values["gan_power"] and values["masked_training"] and "src" in drawn.sides
+    return [against_artefacts(drawn.of("src").face, inputs)] if wanted else []
 
 
 RECIPE = Recipe(make_net, make_adversaries, swap_pages, swap_captions, beside)

@@ -39,7 +39,8 @@ class Task(ABC):
     """A built model: network, losses and optimizers on one device.
 
     Subclasses name their files in `network_parts` (refused when missing) and `optional_parts` (optimizers and
-    adversaries: fresh when missing), put their networks into `modules`, by file, and give the methods below. `data` is
+    adversaries: fresh when missing), put their networks into `modules` and their optimizers into `optimizers`, by file,
+    work on `device` and give the methods below. `data` is
     the model's record: iteration, options and losses. `seed`: of its start weights. `health`: of the last step,
     `updated` (whether it moved the weights) and `contrast` (standard deviation of the drawn faces over that of their
     targets), as far as measured; told as the losses are (`step`). `precision`: what steps compute in; everything else
@@ -52,6 +53,7 @@ class Task(ABC):
     loss_names: tuple[str, ...]
     precision: Precision
     world: World = ALONE
+    device: torch.device
 
     def __init__(self, spec: ModelSpec, values: Values) -> None:
         self.spec = spec
@@ -333,6 +335,19 @@ def as_input(array: Any, name: str, side: int, device: torch.device, channels: i
         raise ValueError(f"{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected (N, {sizes}) float, [0, 1].")
     # From memory that is not locked CUDA has read all when the call returns; others (MPS) may still be reading.
     return tensor.to(device, torch.float32, non_blocking=device.type == "cuda")
+
+
+def pieces(batch: Batch, count: int) -> list[Batch]:
+    """The batch in at most `count` pieces of about equal size, views. Raises ValueError for sides of unequal size."""
+    if count == 1:
+        return [batch]
+    sizes = {side: len(next(array for _, array in arrays.items())) for side, arrays in batch.items()}
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(f"{size} faces of {side}" for side, size in sizes.items())
+        raise ValueError(f"got {told}, all sides must be alike.")
+    whole = max(sizes.values())
+    step = max(1, -(-whole // count))
+    return [batch.map(lambda array, at=at: array[at : at + step]) for at in range(0, whole, step)]  # type: ignore[misc]
 
 
 def upgrade(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 One step is one forward of both sides through the shared parts, one loss over both, one backward, one update. The swap
 itself is drawn only for the style terms, a second forward without gradients only for adversaries
 (`_train_adversaries`). Losses are means over the batch for display, the gradient is of their sum over the batch (DFL),
-so a larger batch takes larger steps into the same optimizer.
+so a larger batch takes larger steps into the same optimizer. As sums add up, a batch may go through in pieces
+(`accumulate`) and one side after the other (`keep_graph` off), for less memory and the same step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core import autoclip, losses, memory, msssim
+from core import autoclip, checkpointing, losses, memory, msssim
 from core.batch import Batch, Captions, Page, Swap
 from core.compiling import Compiler
 from core.modeldir import Part
@@ -25,10 +26,10 @@ from core.precision import Precision, Scaler
 from models.net import OPTIMIZER
 from models.net import SwapNet as SwapNet
 from models.recipe import Recipe
-from models.spec import ModelSpec, PartError, Task, as_input
-from models.terms import Inputs, background_style, contrast, face_style, of_src
+from models.running import faces_per_iteration
+from models.spec import ModelSpec, PartError, Task, as_input, pieces
+from models.terms import SIDES, Drawn, Inputs, Losses, Told, background_style, face_style
 
-SIDES = ("src", "dst")
 CODES = 0x5EED_C0DE  # what is drawn for codes is drawn apart from what lr dropout draws of the same seed
 
 
@@ -64,6 +65,8 @@ class SwapTask(Task):
         self.modules = {part: self.net.get_submodule(part) for part in self.net.parts}
         self.optimizers: dict[str, Optimizer] = {}
         if training:
+            if values["checkpointing"]:
+                checkpointing.enable(self.net)
             trained = self.net.trained(values)
             for part, module in self.modules.items():
                 module.requires_grad_(part in trained)
@@ -156,24 +159,41 @@ class SwapTask(Task):
         self._must_train()
         for optimizer in self.net_optimizers:
             optimizer.zero_grad()
-        inputs = self.inputs(batch)
-        with self.timed("losses"), self.precision.step():
-            per_sample, hidden, face = self._losses(batch, inputs)
-        total = per_sample.sum()
-        for term in hidden:
-            total = total + term.sum()
-        with self.timed("backward"):
-            self.scaler.backward(total)
-        ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
+        parts = pieces(batch, self.values["accumulate"])
+        kept = [self.inputs(batch)] if len(parts) == 1 else None  # of several pieces they would be too much to keep
+        total, told = self._gradients(kept or map(self.inputs, parts))
+        ok = total.isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
         with self.timed("optimizer"):
             updated, well = self.scaler.step(self.net_optimizers, ok)
         if self.adversaries and not self.values.get("pretrain"):
             with self.timed("adversaries"):
-                self._train_adversaries(inputs, updated)
+                self._train_adversaries(kept or map(self.inputs, parts), updated)
         if updated is not None:
-            self.health = {"updated": well, "contrast": contrast(face.detach(), inputs.target)}
-        src, dst = per_sample.detach().chunk(2)
-        return {"src_loss": src.mean(), "dst_loss": dst.mean()}
+            self.health = {"updated": well, "contrast": told.contrast()}
+        return {f"{side}_loss": torch.cat(told.losses[side]).mean() for side in SIDES}
+
+    def _gradients(self, each_piece: Iterable[Inputs]) -> tuple[Tensor, Told]:
+        """Adds up the gradients of all pieces of a batch; returns the sum of what they are of, 0-d, and what is told of
+        the step."""
+        draws, told = self.draws(), Told()
+        total = torch.zeros((), device=self.device)
+        for inputs in each_piece:
+            for sides in [SIDES] if self.values["keep_graph"] else [(side,) for side in SIDES]:
+                loss = self._loss(inputs, sides, draws, told)
+                with self.timed("backward"):
+                    self.scaler.backward(loss)
+                total = total + loss.detach()
+        return total, told
+
+    def _loss(self, inputs: Inputs, sides: tuple[str, ...], draws: torch.Generator, told: Told) -> Tensor:
+        """What the gradient follows, 0-d, of a pass over `sides`. Nothing else holds its graph."""
+        with self.timed("losses"), self.precision.step():
+            found = self._losses(inputs, sides, draws)
+        total = found.shown.sum()
+        for term in (*found.of_src, *found.hidden):
+            total = total + term.sum()
+        told.hear(found, inputs.of(sides), sides)
+        return total
 
     def draws(self) -> torch.Generator:
         """For what is random in this iteration's codes: of seed and iteration alone, and on the CPU, so that it is the
@@ -181,14 +201,16 @@ class SwapTask(Task):
         mixed = (self.seed * 0x9E3779B1 + self.iteration) ^ CODES
         generator = torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
         if self.net.randoms:  # those of the faces before this process's own
-            first = self.world.rows(self.values["batch_size"]).start
+            first = self.world.rows(faces_per_iteration(self.values)).start
             torch.rand(first * self.net.randoms, generator=generator)
         return generator
 
     def losses(self, batch: Batch) -> Tensor:
         """(2N,) losses as they are displayed, src then dst, with their graph."""
         with self.precision.step():
-            return self._losses(batch, self.inputs(batch))[0]
+            found = self._losses(self.inputs(batch), SIDES, self.draws())
+        src, dst = found.shown.chunk(2)
+        return torch.cat((sum(found.of_src, src), dst))
 
     def soften(self) -> list[str]:
         """Gradient clipping, and a tenth of what pulls at the network from outside; stored with the model."""
@@ -215,53 +237,74 @@ class SwapTask(Task):
             target = losses.blur_out_mask(target, mask, resolution)
         warped = target if self.repeats else self.both(batch, "warped")
         warped = warped.contiguous(memory_format=CHANNELS_LAST)
-        return Inputs(warped, target, mask, self.recipe.soft_mask(mask, resolution))
+        mask_em = self.both(batch, "mask_em") if values["eyes_mouth_prio"] else None
+        return Inputs(warped, target, mask, self.recipe.soft_mask(mask, resolution), mask_em)
 
-    def _losses(self, batch: Batch, inputs: Inputs) -> tuple[Tensor, list[Tensor], Tensor]:
-        """(2N,) displayed losses, src then dst; terms that the gradient follows besides, adversaries and what DFL sets
-        against their artefacts; and the faces drawn."""
-        values, resolution = self.values, self.values["resolution"]
+    def _draw(self, inputs: Inputs, sides: tuple[str, ...], draws: torch.Generator) -> Drawn:
         with self.timed("forward"), self.precision.autocast():
-            codes = self._codes(inputs)
-            face, drawn_mask = self.compiler(self.net.decode_both)(codes)
-        face, shown, compared = face.contiguous(), inputs.target, face
-        if values["masked_training"]:
-            shown, compared = inputs.target * inputs.soft, face * inputs.soft
-        total = msssim.image_loss(values["loss_function"], shown, compared, resolution, self.recipe.both_scales)
-        total = total + losses.mask_loss(inputs.mask, drawn_mask)
-        if values["eyes_mouth_prio"]:
-            total = total + losses.eyes_mouth_loss(inputs.target, face, self.both(batch, "mask_em"))
-        src_code, dst_code = codes.chunk(2)
-        if power := values.get("face_style_power"):
-            total = total + of_src(power * face_style(self.net, dst_code, face, drawn_mask, self.precision))
-        if power := values.get("bg_style_power"):
-            total = total + of_src(power * background_style(self.net, dst_code, inputs, self.precision))
-        hidden = []
-        if judge := self.adversaries.get("code_discriminator"):
-            hidden.append(judge.fool(src_code))
-        if judge := self.adversaries.get("GAN"):
-            hidden.append(judge.fool(compared if self.recipe.judges_dst else compared.chunk(2)[0]))
-        return total, hidden + self.recipe.beside(values, inputs, face), face
+            codes = self._codes(inputs.warped, sides, draws)
+            if sides == SIDES:
+                face, mask = self.compiler(self.net.decode_both)(codes)
+            else:
+                face, mask = self.compiler(self.net.decode)(codes, sides[0])
+        return Drawn(sides, codes, face.contiguous(), mask)
 
-    def _codes(self, inputs: Inputs) -> Tensor:
-        """The codes of both sides in training."""
-        drawn = self.net.drawn(len(inputs.warped) // 2, self.draws())
-        codes: Tensor = self.compiler(self.net.codes)(inputs.warped, drawn)
+    def _codes(self, warped: Tensor, sides: tuple[str, ...], draws: torch.Generator) -> Tensor:
+        """The codes of `sides` in training."""
+        codes: Tensor
+        if sides == SIDES:
+            codes = self.compiler(self.net.codes)(warped, self.net.drawn(len(warped) // 2, draws))
+        else:
+            drawn = self.net.drawn(len(warped), draws) if sides == ("src",) else None
+            codes = self.compiler(self.net.code)(warped, sides[0], drawn)
         return codes
 
-    def _train_adversaries(self, inputs: Inputs, ok: Tensor | None) -> None:
+    def _losses(self, inputs: Inputs, sides: tuple[str, ...], draws: torch.Generator) -> Losses:
+        """Those of a pass over `sides`. inputs: of both, as the style terms look at both."""
+        values, resolution, own = self.values, self.values["resolution"], inputs.of(sides)
+        drawn = self._draw(own, sides, draws)
+        shown, compared = own.target, drawn.face
+        if values["masked_training"]:
+            shown, compared = own.target * own.soft, drawn.face * own.soft
+        total = msssim.image_loss(values["loss_function"], shown, compared, resolution, self.recipe.both_scales)
+        total = total + losses.mask_loss(own.mask, drawn.mask)
+        if own.mask_em is not None:
+            total = total + losses.eyes_mouth_loss(own.target, drawn.face, own.mask_em)
+        of_src, hidden = [], []
+        if (power := values.get("face_style_power")) and "dst" in sides:
+            of_src.append(power * face_style(self.net, drawn.of("dst"), self.precision))
+        if (power := values.get("bg_style_power")) and "dst" in sides:
+            of_src.append(power * background_style(self.net, drawn.of("dst").code, inputs, self.precision))
+        if (judge := self.adversaries.get("code_discriminator")) and "src" in sides:
+            hidden.append(judge.fool(drawn.of("src").code))
+        if judge := self.adversaries.get("GAN"):
+            if self.recipe.judges_dst or sides == ("src",):
+                hidden.append(judge.fool(compared))
+            elif "src" in sides:
+                hidden.append(judge.fool(compared.chunk(2)[0]))
+        return Losses(total, of_src, hidden + self.recipe.beside(values, inputs, drawn), drawn.face)
+
+    def _train_adversaries(self, each_piece: Iterable[Inputs], ok: Tensor | None) -> None:
         """DFL shows the adversaries what the network draws after its update: one fresh forward without gradients, of
         what they need."""
+        draws = self.draws()
+        for judge in self.adversaries.values():
+            judge.begin()
+        for inputs in each_piece:
+            self._show_adversaries(inputs, draws)
+        for judge in self.adversaries.values():
+            judge.step(ok)
+
+    def _show_adversaries(self, inputs: Inputs, draws: torch.Generator) -> None:
         both = self.recipe.judges_dst
         with torch.no_grad(), self.precision.autocast():
             if both or "code_discriminator" in self.adversaries:
-                codes = self._codes(inputs)
+                codes = self._codes(inputs.warped, SIDES, draws)
             else:
-                src = inputs.warped.chunk(2)[0]
-                codes = self.compiler(self.net.code)(src, "src", self.net.drawn(len(src), self.draws()))
+                codes = self._codes(inputs.warped.chunk(2)[0], ("src",), draws)
         if judge := self.adversaries.get("code_discriminator"):
             src_code, dst_code = codes.chunk(2)
-            judge.step(real=dst_code, fake=src_code, ok=ok)
+            judge.learn(dst_code, src_code, self.values["keep_graph"])
         if judge := self.adversaries.get("GAN"):
             real, soft = (array if both else array.chunk(2)[0] for array in (inputs.target, inputs.soft))
             with torch.no_grad():
@@ -271,7 +314,7 @@ class SwapTask(Task):
                     fake = draw(codes[: len(real)])
                 if self.values["masked_training"]:
                     real, fake = real * soft, fake * soft
-            judge.step(real=real, fake=fake, ok=ok)
+            judge.learn(real, fake, self.values["keep_graph"])
 
     @torch.inference_mode()
     def swap(self, images: Any, *knobs: Any, **named: Any) -> Swap:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import autoclip, losses, memory
+from core import autoclip, checkpointing, losses, memory
 from core.batch import Batch, Captions, Page, SampleRequest, Swap
 from core.compiling import Compiler
 from core.modeldir import ModelError, Part
@@ -28,7 +28,8 @@ from models.common import LONG_NAMES, altered, fixed, pick, unasked
 from models.knobs import OF_ANY
 from models.pages import rows_of
 from models.running import RUNNING, preview_rows
-from models.spec import ModelSpec, PartError, Task, as_input
+from models.spec import ModelSpec, PartError, Task, as_input, pieces
+from models.terms import sparse
 from models.xsegnet import XSegNet, init
 
 RESOLUTION, BASE = 256, 32
@@ -68,6 +69,8 @@ class XSegTask(Task):
         if self.device.type != "meta":
             init(self.net, torch.Generator().manual_seed(seed))
         self.net.to(self.device)
+        if training and values["checkpointing"]:
+            checkpointing.enable(self.net)
         self.stem = str(self.resolution)
         self.network_parts, self.modules = (self.stem,), {self.stem: self.net}
         weights = {f"XSeg/{name.replace('.', '/')}": weight for name, weight in self.net.named_parameters()}
@@ -133,19 +136,24 @@ class XSegTask(Task):
             raise RuntimeError("this task was built with training=False: it draws, it cannot be trained")
         optimizer = self.optimizers[f"{self.stem}_opt"]
         optimizer.zero_grad()
-        with self.timed("losses"):
-            per_sample, drawn, wanted = self._losses(batch)
-            total = per_sample.sum()
-        with self.timed("backward"):
-            self.scaler.backward(total)
-        ok = total.detach().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
+        told, seen = [], []
+        for part in pieces(batch, self.values["accumulate"]):
+            with self.timed("losses"):
+                per_sample, drawn, wanted = self._losses(part)
+            with self.timed("backward"):
+                self.scaler.backward(per_sample.sum())
+            told.append(per_sample.detach())
+            seen.append((sparse(drawn.detach()).sigmoid(), sparse(wanted)))
+            del per_sample, drawn  # with them the graph goes
+        shown = torch.cat(told)
+        ok = shown.sum().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
         self._pace(optimizer)
         with self.timed("optimizer"):
             updated, well = self.scaler.step((optimizer,), ok)
         if updated is not None:
-            spread = wanted[..., ::4, ::4].std() + 1e-6
-            self.health = {"updated": well, "contrast": drawn.detach().sigmoid()[..., ::4, ::4].std() / spread}
-        return {"loss": per_sample.detach().mean()}
+            face, target = (torch.cat(pictures) for pictures in zip(*seen, strict=True))
+            self.health = {"updated": well, "contrast": face.std() / (target.std() + 1e-6)}
+        return {"loss": shown.mean()}
 
     def losses(self, batch: Batch) -> Tensor:
         """(N,) as displayed, with their graph: the gradient is of their sum."""
@@ -315,7 +323,7 @@ ROWS = (
             *pick("clipgrad", *OF_ANY, lr=RATE),
             *RUNNING,
         )
-        if row.key != "augment_on"
+        if row.key not in ("augment_on", "keep_graph")
     ),
 )  # fmt: skip
 

@@ -53,6 +53,8 @@ class XSegNet(nn.Module):
     bottleneck. Raises ValueError for another resolution.
     """
 
+    segments = ("level_down", "level_up")  # see core.checkpointing
+
     def __init__(self, base: int = 32, resolution: int = 256) -> None:
         super().__init__()
         if resolution < 64 or resolution % 64:
@@ -78,22 +80,29 @@ class XSegNet(nn.Module):
 
     def forward(self, x: Tensor, skips: bool = True) -> Tensor:
         seen: list[Tensor] = []
-        for level, (_, count, pool) in enumerate(DOWN):
-            for number in range(1, count + 1):
-                x = self.get_submodule(f"conv{level}{number}")(x)
+        for level, (_, _, pool) in enumerate(DOWN):
+            x = self.level_down(level, x)
             seen.append(x)
             x = blur_pool(x, pool)
         # DFL flattens N, C, H, W
         x = self.dense2(self.dense1(x.flatten(1))).view(-1, self.deep, self.low, self.low)
         x = x.contiguous(memory_format=CHANNELS_LAST)
-        for level, (_, count, _) in reversed(list(enumerate(DOWN))):
-            x = self.get_submodule(f"up{level}")(x)
+        for level in reversed(range(len(DOWN))):
             skip = seen.pop()
-            x = torch.cat((x, skip if skips else torch.zeros_like(skip)), 1)
-            for number in range(count, 0, -1):
-                x = self.get_submodule(f"uconv{level}{number}")(x)
+            x = self.level_up(level, x, skip if skips else torch.zeros_like(skip))
         logits: Tensor = self.out_conv(x)
         return logits
+
+    def level_down(self, level: int, x: Tensor) -> Tensor:
+        for number in range(1, DOWN[level][1] + 1):
+            x = self.get_submodule(f"conv{level}{number}")(x)
+        return x
+
+    def level_up(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat((self.get_submodule(f"up{level}")(x), skip), 1)
+        for number in range(DOWN[level][1], 0, -1):
+            x = self.get_submodule(f"uconv{level}{number}")(x)
+        return x
 
 
 def init(net: XSegNet, generator: torch.Generator) -> None:

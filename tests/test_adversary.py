@@ -14,7 +14,7 @@ from core.batch import Batch
 from core.nn import load_state, state
 from models.adversary import CodeDiscriminator, PatchDiscriminator, patch_strides
 from models.swap import SwapTask
-from models.terms import background_style, face_style
+from models.terms import SIDES, Drawn, background_style, face_style
 from tests.test_saehd_golden import nchw, nhwc, random_batch, small
 
 
@@ -118,7 +118,7 @@ def test_where_the_gradients_of_the_styles_flow(archi: str) -> None:
     task, batch = small(archi), random_batch()
     inputs = task.inputs(batch)
     codes = task.net.codes(inputs.warped)
-    face, mask = task.net.decode_both(codes)
+    dst = Drawn(SIDES, codes, *task.net.decode_both(codes)).of("dst")
     drawer = "decoder_src" if archi.startswith("df") else "decoder"
 
     def reached(term: torch.Tensor) -> set[str]:
@@ -127,10 +127,10 @@ def test_where_the_gradients_of_the_styles_flow(archi: str) -> None:
         grads = {name: weight.grad for name, weight in task.net.named_parameters() if weight.grad is not None}
         return {name.split(".")[0] + "." + name.split(".")[1] for name, grad in grads.items() if grad.abs().max() > 0}
 
-    by_face = reached(face_style(task.net, codes.chunk(2)[1], face, mask, task.precision))
+    by_face = reached(face_style(task.net, dst, task.precision))
     assert by_face and all(name.startswith(f"{drawer}.") for name in by_face), "src's decoder only, not the code"
     assert not any("upscalem" in name or "out_convm" in name for name in by_face), "the mask is no part of it"
-    term = background_style(task.net, codes.chunk(2)[1], inputs, task.precision)
+    term = background_style(task.net, dst.code, inputs, task.precision)
     by_background = {name.split(".")[0] for name in reached(term)}
     shared = {"inter"} if archi.startswith("df") else {"inter_AB"}
     assert by_background == {"encoder", drawer} | shared

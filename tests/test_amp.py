@@ -251,7 +251,8 @@ def test_the_gan_judges_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     task = swap_task(gan_power=0.1, gan_dims=4)
     shown: dict[str, tuple[int, ...]] = {}
     judge = task.adversaries["GAN"]
-    monkeypatch.setattr(judge, "step", lambda real, fake, ok: shown.update(real=real.shape, fake=fake.shape))
+    monkeypatch.setattr(judge, "learn", lambda real, fake, _: shown.update(real=real.shape, fake=fake.shape))
+    monkeypatch.setattr(judge, "step", lambda ok: None)
     task.step(random_batch(task))
     assert shown == {"real": (4, 3, 64, 64), "fake": (4, 3, 64, 64)} and judge.share == 1 / 8
     assert list(task.renewed({**task.data.options, "gan_dims": 8})) == ["GAN", "GAN_opt"]

@@ -122,14 +122,15 @@ def test_all_questions(faces: Path, copy: Path) -> None:
     words = ["--target-iter", "5", "--ask", "--override", "--silent-start", "--all-questions"]
     done = here(command(faces, copy, *GO_ON, *words, small=False), "".join(answers))
     assert done.returncode == 2 and "Question '[24] Maximum N backups" in done.stderr, done.stdout + done.stderr
-    answers[-1] = "\n" * 7 + "y\n" + "\n" * 11
+    answers[-1] = "\n" * 10 + "y\n" + "\n" * 11
     done = go_on(faces, copy, *words, stdin="".join(answers))
     every = labels(done, *SAEHD.rows)
     assert every[: len(first)] == first and every[len(first) :] == [
         "lr", "weight_decay", "loss_function",
         "preview_samples", "session_name", "reset_iterations", "backup_naming", "max_backups", "snapshot_interval",
-        "max_backups_gb", "collapse_guard", "augment_on", "cpu_cap", "pin_samples", "use_cache", "folder_suffix",
-        "image_type", "force_recache", "max_cache_gb", "mp_mode", "compile", "force_full_preview",
+        "max_backups_gb", "collapse_guard", "accumulate", "keep_graph", "checkpointing", "augment_on", "cpu_cap",
+        "pin_samples", "use_cache", "folder_suffix", "image_type", "force_recache", "max_cache_gb", "mp_mode",
+        "compile", "force_full_preview",
     ]  # fmt: skip
     assert kept(copy) == {"lr": 2e-5, "preview_samples": 2, "session_name": "night", "use_cache": True}
     shutil.rmtree(copy / ".face_cache_default")

@@ -73,8 +73,8 @@ def test_a_drawing_task_reads_the_network_alone(name: str, tmp_path: Path) -> No
 def test_memory_is_counted_and_only_its_own_options_are_advised(name: str) -> None:
     task = small(name, **EVERYTHING[name])
     assert isinstance(task, SwapTask)
-    holds = need(task, 2)
-    sizes = [getattr(holds, part) for part in ("weights", "gradients", "moments", "kept")]
+    holds = need(task.spec, task.values, card=False)
+    sizes = [getattr(holds, part) for part in ("weights", "gradients", "moments", "batch")]
     assert all(sizes) and holds.gradients <= holds.weights
     changeable = {row.key for row in MODELS[name].rows if row.ask != "fixed"}
     advised = [change.text.removeprefix("--set ").partition("=")[0] for change in changes(task, 2, 99)]

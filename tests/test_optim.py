@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import dflfile
+from core import dflfile, optim
 from core.lrdropout import BLOCK, KEPT, POOL
 from core.nn import from_dfl, to_dfl
 from core.optim import AdaBelief, LrDropout, Optimizer, RMSprop
@@ -203,9 +203,13 @@ def test_lr_dropout_holds_back_updates_not_moments(kind: type[Optimizer], flat: 
     assert all(np.array_equal(array, plain.state()[name]) for name, array in optimizer.state().items())
 
 
+@pytest.mark.parametrize("chunk", [1 << 19, 7])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_an_optimizer_in_main_memory_steps_alike(kind: type[Optimizer]) -> None:
-    """Moments live apart from the weights; weights and gradients visit them."""
+def test_an_optimizer_in_main_memory_steps_alike(
+    kind: type[Optimizer], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moments live apart from the weights; weights and gradients visit them, in many pieces or one a tensor."""
+    monkeypatch.setattr(optim, "CHUNK", chunk)
     (one, here), (two, apart) = (
         make(kind, clip_norm=0.5, lr_cos=500, dropout=LrDropout(3), offload=offload) for offload in (False, True)
     )

@@ -22,7 +22,10 @@ VARIANTS = {
         "lr_dropout=y", "clipgrad=y", "gan_power=0.1", "gan_dims=4", "true_face_power=0.01", "face_style_power=1",
         "bg_style_power=1", "random_hsv_power=0.1", "ct_mode=rct", "write_preview_history=y",
     ],
-    "liae": ["archi=liae-udtc", "lr_dropout=y", "adabelief=n", "random_warp=n", "gan_power=0.1", "gan_dims=4"],
+    "liae": [
+        "archi=liae-udtc", "lr_dropout=y", "adabelief=n", "random_warp=n", "gan_power=0.1", "gan_dims=4",
+        "accumulate=2", "keep_graph=n", "checkpointing=y",
+    ],
     "pretraining": ["pretrain=y", "random_src_flip=n"],
 }  # fmt: skip
 
@@ -70,7 +73,7 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
     train(faces, tmp_path, 5, 2, "--seed", "11", *sets(variant), new=True)
     said = train(faces, tmp_path, 10, 0)
     assert "facesmith_state" not in said and "Model first run." not in said
-    assert state(tmp_path) == {"format": 1, "iteration": 10, "seed": 11, "position": 10}
+    assert state(tmp_path).items() >= {"format": 1, "iteration": 10, "seed": 11, "position": 10}.items()
     assert saved(tmp_path) == saved(whole(variant))
 
 
