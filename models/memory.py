@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from core.batch import Batch, Side
+from core.lrdropout import BLOCK, POOL
 from core.memory import size
 from core.optim import CHUNK, Optimizer
 from core.options import Values
@@ -82,15 +83,14 @@ def _optimizers(task: Task) -> list[Optimizer]:
 
 
 def _scratch(optimizer: Optimizer, card: bool, here: bool) -> int:
-    """Three buffers, and for the draw of learning rate dropout three bytes a weight: of all weights at once on a card,
-    of a tensor, or a piece of it, elsewhere."""
+    """Three buffers, of all weights at once on a card, of a piece of them elsewhere; and what learning rate dropout
+    draws in: seven bytes of each draw, four where the processor draws for a card."""
     sizes = [optimizer.weights[name].numel() for name in optimizer.trained]
     if not sizes or not here:
         return 0
-    dropout = optimizer.dropout is not None and not (card and optimizer.dropout.on_cpu)
-    if card:
-        return sum(sizes) * (3 * FLOAT + 3 * dropout)
-    return min(max(sizes), CHUNK) * 3 * FLOAT + max(sizes) * 3 * dropout
+    dropout = optimizer.dropout
+    draws = 0 if dropout is None else (POOL + BLOCK) * (4 if card and dropout.on_cpu else 7)
+    return (sum(sizes) if card else min(max(sizes), CHUNK)) * 3 * FLOAT + draws
 
 
 def _step(task: Task, card: bool, flat: bool) -> int:
