@@ -100,6 +100,7 @@ class Room:
             except FAILURES as error:
                 if not memory.out_of_memory(error):  # else short even of the little that counting takes
                     raise
+                found = needs.uncounted(self._task, size)
         return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:

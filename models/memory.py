@@ -46,15 +46,16 @@ class Need:
 
 @dataclass(frozen=True)
 class Change:
-    """Something the user can type, the bytes it saves and what it costs, in words."""
+    """Something the user can type, the bytes it saves (None: unknown) and what it costs, in words."""
 
     text: str
-    saves: int
+    saves: int | None
     cost: str
 
     def words(self) -> str:
         """`--set batch_size=4 saves about 380 MB: quicker iterations, but more of them.`"""
-        return f"{self.text} saves about {size(self.saves)}: {self.cost}."
+        saves = "an unknown amount" if self.saves is None else f"about {size(self.saves)}"
+        return f"{self.text} saves {saves}: {self.cost}."
 
 
 def need(spec: ModelSpec, values: Values, card: bool) -> Need:
@@ -139,6 +140,13 @@ def changes(task: Task, batch_size: int, count: int = 4) -> list[Change]:
     not fit."""
     values = Values({**task.values, "batch_size": batch_size}, task.values.chosen)
     return _changes(task.spec, values, task.device.type != "cpu", count)
+
+
+def uncounted(task: Task, batch_size: int) -> list[Change]:
+    """What always helps, where there is not even memory for `changes`."""
+    row = next(row for row in task.spec.rows if row.key == "batch_size")
+    cost = "quicker iterations, but more of them"
+    return [Change(f"--set batch_size={batch_size // 2}", None, cost)] if batch_size // 2 >= (row.low or 1) else []
 
 
 def changes_before(spec: ModelSpec, values: Values, device: str) -> list[Change]:
