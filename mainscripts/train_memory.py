@@ -95,12 +95,9 @@ class Room:
     def explain(self, iteration: int) -> str:
         size, found = self._samples.size, []
         if self._where == self._device:  # else it is not the network that is too large
-            try:
-                found = needs.changes(self._task, size)
-            except FAILURES as error:
-                if not memory.out_of_memory(error):  # else short even of the little that counting takes
-                    raise
-                found = needs.uncounted(self._task, size)
+            # Counting takes some main memory: too much where it is what is short.
+            counted = self._device != "cpu"
+            found = needs.changes(self._task, size) if counted else needs.uncounted(self._task, size)
         return f"Out of memory in iteration {iteration + 1} with batch_size {size}. {self._figures}\n{advice(found)}"
 
     def halve(self, position: Fraction) -> tuple[Fraction, Fraction] | None:
