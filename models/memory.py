@@ -58,9 +58,9 @@ class Change:
         return f"{self.text} saves {saves}: {self.cost}."
 
 
-def need(spec: ModelSpec, values: Values, card: bool) -> Need:
+def need(spec: ModelSpec, values: Values, card: bool, step: bool = True) -> Need:
     """What training with these options holds, on a graphics card or on the processor. Takes a second or two the first
-    time, later less, and no memory."""
+    time, later less, and little memory; without `step` nothing of a batch is counted."""
     task = _shapes(spec, values)
     here = not card or bool(values.get("models_opt_on_gpu", True))
     flat = card and here
@@ -69,7 +69,7 @@ def need(spec: ModelSpec, values: Values, card: bool) -> Need:
     gradients = FLOAT * sum(o.weights[name].numel() for o in optimizers for name in o.trained)
     moments = FLOAT * sum(w.numel() * len(o.slots) for o in optimizers for w in o.weights.values()) if here else 0
     scratch = sum(_scratch(o, card, here) for o in optimizers)
-    return Need(weights, gradients, moments, scratch, _step(task, card, flat) - gradients)
+    return Need(weights, gradients, moments, scratch, _step(task, card, flat) - gradients if step else 0)
 
 
 def _shapes(spec: ModelSpec, values: Values) -> Task:
@@ -160,12 +160,12 @@ def _changes(
 ) -> list[Change]:
     changeable = {row.key: row for row in spec.rows if row.ask != "fixed"}
     found: list[Change] = []
-    holds = need(spec, values, card).total
+    holds = need(spec, values, card, keys is None).total
     for key, value, cost in _ideas(values, card):
         row = changeable.get(key)
         if row is None or (keys is not None and key not in keys) or (row.low is not None and value < row.low):
             continue
-        saves = holds - need(spec, Values({**values, key: value}, values.chosen), card).total
+        saves = holds - need(spec, Values({**values, key: value}, values.chosen), card, keys is None).total
         if saves >= WORTH * holds:
             found.append(Change(f"--set {key}={row.show(value)}", saves, cost))
         if len(found) == count:
