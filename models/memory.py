@@ -8,7 +8,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from core.batch import Batch, Side
 from core.lrdropout import BLOCK, POOL
 from core.memory import size
-from core.optim import CHUNK, Optimizer
+from core.optim import CHUNK, AdaBelief, Optimizer, RMSprop
 from core.options import Values
 from core.tensorpeak import Peak
 from models.running import faces_per_iteration
@@ -58,9 +58,9 @@ class Change:
         return f"{self.text} saves {saves}: {self.cost}."
 
 
-def need(spec: ModelSpec, values: Values, card: bool, step: bool = True) -> Need:
+def need(spec: ModelSpec, values: Values, card: bool) -> Need:
     """What training with these options holds, on a graphics card or on the processor. Takes a second or two the first
-    time, later less, and little memory; without `step` nothing of a batch is counted."""
+    time, later less, and little memory."""
     task = _shapes(spec, values)
     here = not card or bool(values.get("models_opt_on_gpu", True))
     flat = card and here
@@ -69,7 +69,20 @@ def need(spec: ModelSpec, values: Values, card: bool, step: bool = True) -> Need
     gradients = FLOAT * sum(o.weights[name].numel() for o in optimizers for name in o.trained)
     moments = FLOAT * sum(w.numel() * len(o.slots) for o in optimizers for w in o.weights.values()) if here else 0
     scratch = sum(_scratch(o, card, here) for o in optimizers)
-    return Need(weights, gradients, moments, scratch, _step(task, card, flat) - gradients if step else 0)
+    return Need(weights, gradients, moments, scratch, _step(task, card, flat) - gradients)
+
+
+def _before(spec: ModelSpec, values: Values, card: bool) -> Need:
+    """The same of the network and its optimizers alone, and without making optimizers: on the meta device that loads so
+    much of PyTorch that it does not fit where memory is short."""
+    with torch.device("meta"):
+        task = spec.build(values, device="meta", training=False)
+    here = not card or bool(values.get("models_opt_on_gpu", True))
+    sizes = [weight.numel() for module in task.modules.values() for weight in module.parameters()]
+    weights = FLOAT * sum(sizes)
+    slots = (AdaBelief if values.get("adabelief") else RMSprop).slots
+    scratch = 3 * (weights if card else FLOAT * min(max(sizes), CHUNK)) if here else 0
+    return Need(weights, weights, weights * len(slots) if here else 0, scratch, 0)
 
 
 def _shapes(spec: ModelSpec, values: Values) -> Task:
@@ -151,21 +164,22 @@ def uncounted(task: Task, batch_size: int) -> list[Change]:
 
 def changes_before(spec: ModelSpec, values: Values, device: str) -> list[Change]:
     """The same where not even the network could be made: what makes the optimizers smaller."""
-    keys = ("lr_dropout", "models_opt_on_gpu", "adabelief")
-    return _changes(spec, values, not device.startswith("cpu"), len(keys), keys)
+    keys = ("models_opt_on_gpu", "adabelief")
+    return _changes(spec, values, not device.startswith("cpu"), len(keys), keys, _before)
 
 
 def _changes(
-    spec: ModelSpec, values: Values, card: bool, count: int, keys: tuple[str, ...] | None = None
-) -> list[Change]:
+    spec: ModelSpec, values: Values, card: bool, count: int, keys: tuple[str, ...] | None = None,
+    counted: Callable[[ModelSpec, Values, bool], Need] = need,
+) -> list[Change]:  # fmt: skip
     changeable = {row.key: row for row in spec.rows if row.ask != "fixed"}
     found: list[Change] = []
-    holds = need(spec, values, card, keys is None).total
+    holds = counted(spec, values, card).total
     for key, value, cost in _ideas(values, card):
         row = changeable.get(key)
         if row is None or (keys is not None and key not in keys) or (row.low is not None and value < row.low):
             continue
-        saves = holds - need(spec, Values({**values, key: value}, values.chosen), card, keys is None).total
+        saves = holds - counted(spec, Values({**values, key: value}, values.chosen), card).total
         if saves >= WORTH * holds:
             found.append(Change(f"--set {key}={row.show(value)}", saves, cost))
         if len(found) == count:
