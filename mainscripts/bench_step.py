@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """A row for each size and precision. Raises OptionError and ValueError for options that cannot be."""
+    known_device(args.device)
     from models import MODELS
 
-    known_device(args.device)
     cases = list(choices(args))
     for precision, (name, given) in itertools.product(args.precision, cases):
         yield measure(MODELS[name], given, precision, args)

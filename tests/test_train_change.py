@@ -119,13 +119,17 @@ def test_options_are_asked_for_in_the_terminal(faces: Path, copy: Path, person: 
     for question in ("GAN", "True face", "Face style", "Background", "Color", "clipping", "pretraining"):
         me.answers(question, "")
     me.answers("[n] Further options?", "y")
-    me.answers("[0] Number of samples to preview", "<")
+    me.answers("[5e-05] Learning rate (", "<")
     me.answers("[y] Further options?", "")
+    for question in ("Learning rate (", "Weight decay", "Loss function"):
+        me.answers(question, "")
     me.answers("[0] Number of samples to preview", "")
     me.answers("[] Session name", "later")
     for question in ("reset iterations", "Names of", "Maximum N", "Backup every", "Maximum size", "Collapse"):
         me.answers(question, "")
-    for question in ("Make samples", "Max cpu", "Pin samples", "Use face cache", "Mixed precision", "old preview"):
+    for question in ("Batches per", "Keep the graphs", "checkpointing", "Make samples", "Max cpu", "Pin samples"):
+        me.answers(question, "")
+    for question in ("Use face cache", "Mixed precision", "Compile", "old preview"):
         me.answers(question, "")
     me.child.expect_exact("Other options: random_dst_flip y -> n, batch_size 2 -> 4, session_name nothing -> later.")
     me.child.expect_exact('Starting. Press "Enter"')
