@@ -123,8 +123,6 @@ def tell(row: Row, as_json: bool) -> None:
 
 def known_device(name: str) -> str:
     """PyTorch's name of a device that there is. Raises ValueError naming those."""
-    import numpy  # noqa: F401  # before PyTorch, so that what is wrong with it is told as its own
-
     from core import device  # PyTorch only where it is needed
 
     names = [device.CPU.torch_name, *(card.torch_name for card in device.gpus())]

@@ -84,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # here and not above: --help answers at once
+    import numpy  # noqa: F401  # before PyTorch, so that what is wrong with it is told as its own
+
     from models import MODELS
 
     unknown = [name for name in args.model if name not in MODELS]
@@ -102,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """A row for each size and precision. Raises OptionError and ValueError for options that cannot be."""
-    known_device(args.device)
     from models import MODELS
 
+    known_device(args.device)
     cases = list(choices(args))
     for precision, (name, given) in itertools.product(args.precision, cases):
         yield measure(MODELS[name], given, precision, args)
