@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = MODELS["XSeg"]
     try:
-        values = spec.resolve(parse_sets(args.sets), kept=spec.fresh)
+        values = spec.resolve(parse_sets(args.sets))
     except OptionError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ import functools
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def choose_values(
     """Options from --set, the questions, the stored model and defaults. override: whether the options of an existing
     model are asked anew, or how long the user has to say so. every: asks, after DFL's questions, those that DFL does
     not have. Raises OptionError, and Back as `prompts.ask_rows`."""
-    stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, spec.fresh)
+    stored, kept = (data.options, directory.read_kept()) if data is not None else ({}, {})
     preferred = {} if data is not None else directory.read_default_options()
     initial = spec.resolve(given, stored, preferred, kept)
     # Not `initial`: rounding, and defaults that follow from other answers, wait for those answers.
@@ -208,8 +208,6 @@ def prepare(
     say(f"Loading {directory.full_name} model...")
     with stages.stage("Reading data.dat", MODEL, shown=False):
         data, weights = read_data(directory, say)
-    if weights:
-        spec = replace(spec, fresh={})
     while True:
         config = train_config.ask(args, directory, data is not None, given, terminal, back)
         answers = {**config.given(spec, say), **given}

@@ -271,15 +271,13 @@ class Task(ABC):
 @dataclass(frozen=True)
 class ModelSpec:
     """A model by name: its option rows, the samples it wants and how it is built. roomy: defaults for a new model on a
-    large graphics card. fresh: other than the rows' own defaults for a model whose weights are drawn here, of options
-    that are kept beside DFL's record."""
+    large graphics card."""
 
     name: str
     rows: tuple[Option, ...]
     requests: Callable[[Values], dict[str, SampleRequest]]
     task: Callable[..., Task]
     roomy: Mapping[str, Any] = field(default_factory=dict)
-    fresh: Mapping[str, Any] = field(default_factory=dict)
 
     def takes(self, key: str) -> bool:
         """Whether the model has this option, with more than one value."""

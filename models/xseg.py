@@ -34,9 +34,6 @@ from models.xsegnet import XSegNet, init
 
 RESOLUTION, BASE = 256, 32
 RATE = 1e-4
-QUICK, FASTER, WARM = 2000, 5.0, 50
-"""The quick start: how many iterations it lasts, how many times larger its first steps are, and over how many they
-grow to that."""
 GREEN = (0.0, 1.0, 0.0)
 
 
@@ -74,7 +71,6 @@ class XSegTask(Task):
         self.stem = str(self.resolution)
         self.network_parts, self.modules = (self.stem,), {self.stem: self.net}
         weights = {f"XSeg/{name.replace('.', '/')}": weight for name, weight in self.net.named_parameters()}
-        self.dropout = LrDropout(seed)
         self.optimizers = {f"{self.stem}_opt": self._make_optimizer(weights)} if training else {}
         self.optional_parts = tuple(self.optimizers)
         if any(optimizer.norms is not None for optimizer in self.optimizers.values()):
@@ -88,17 +84,8 @@ class XSegTask(Task):
             weight_decay=values["weight_decay"],
             clip_norm=1.0 if values["clipgrad"] or self.precision.scales else 0.0,
             clip_history=values["clipgrad"] and values["clipgrad_mode"] == "history",
-            dropout=self.dropout,
+            dropout=LrDropout(self.seed),
         )
-
-    def _pace(self, optimizer: Optimizer) -> None:
-        """Learning rate and its dropout for the next step: with a quick start larger steps of all weights that come
-        down to the usual ones. By the optimizer's own count, which is in DFL's file."""
-        done = optimizer.iterations
-        quick = self.values["quick_start"] and done < QUICK and not self.pretraining
-        grown = min(1.0, (done + 1) / WARM) * (1 + (FASTER - 1) * (1 - done / QUICK))
-        optimizer.lr = self.values["lr"] * (grown if quick else 1.0)
-        optimizer.dropout = None if quick else self.dropout
 
     @property
     def torn(self) -> bool:
@@ -147,7 +134,6 @@ class XSegTask(Task):
             del per_sample, drawn  # with them the graph goes
         shown = torch.cat(told)
         ok = shown.sum().isfinite() if self.values.get("collapse_guard") or self.scaler.active else None
-        self._pace(optimizer)
         with self.timed("optimizer"):
             updated, well = self.scaler.step((optimizer,), ok)
         if updated is not None:
@@ -301,14 +287,6 @@ ROWS = (
         help="How many labelled faces the network sees per iteration. More is steadier and needs more memory.",
         advice="4 to 8 are usual. It can be changed at any time.",
     ),
-    Option(
-        "quick_start", "bool", "Quick start",
-        f"For its first {QUICK} iterations the network takes steps up to {FASTER:g} times larger, and all of its "
-        "weights move in each, so that usable masks come sooner. After that it learns as in DeepFaceLab; without it, "
-        "from the first iteration. New models have it; one that comes from elsewhere never starts again.",
-        advice="Off where the same training as in DeepFaceLab is wanted from the first iteration.",
-        default=False, ask="advance", stored=False, group="training",
-    ),
     altered(
         "pretrain",
         help="Draws grey faces of many people (--pretraining-data-dir) instead of masks, so that a new model knows "
@@ -335,7 +313,6 @@ def make_spec(base: int = BASE, resolution: int = RESOLUTION) -> ModelSpec:
         rows=ROWS + fixed(resolution=resolution, augment_on="cpu"),
         requests=requests,
         task=partial(XSegTask, base=base),
-        fresh={"quick_start": True},
     )
 
 

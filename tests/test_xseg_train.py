@@ -105,8 +105,7 @@ def test_what_cannot_be_trained_on_is_told(people: Path, tmp_path: Path) -> None
 def test_pretraining_draws_grey_faces_and_then_counts_anew(people: Path, tmp_path: Path) -> None:
     faces = str(make_labelled(tmp_path / "crowd", 3, kind="plain", first_seed=40))
     more = ("--pretraining-data-dir", faces)
-    once = ("--set", "batch_size=2", "--set", "quick_start=n")
-    code, said = train(people, tmp_path / "model", *more, "--set", "pretrain=y", *once)
+    code, said = train(people, tmp_path / "model", *more, "--set", "pretrain=y", "--set", "batch_size=2")
     assert code == 0, said
     before = dflfile.load(tmp_path / "model" / f"XSeg_{SIDE}.npy")
     pages = [f"XSeg_preview_XSeg {what} faces.jpg" for what in ("dst", "src", "training")]
@@ -124,26 +123,6 @@ def test_pretraining_draws_grey_faces_and_then_counts_anew(people: Path, tmp_pat
     assert train(people, tmp_path / "model", *more, "--set", "pretrain=y")[0] == 0
     left = sorted(path.name for path in (tmp_path / "model").glob("*preview*"))
     assert left == ["XSeg_preview_XSeg training faces.jpg", "XSeg_preview_mine.jpg", "XSeg_preview_mine.png"]
-
-
-def test_a_new_model_starts_quickly(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept with the model, so that a resumed one goes on so; by the optimizer's count, and never in pretraining."""
-    code, said = train(people, tmp_path, "--set", "batch_size=2", target=1)
-    assert code == 0 and ModelDir(tmp_path, "XSeg", "XSeg").read_kept()["quick_start"] is True, said
-    assert train(people, tmp_path, "--no-override", target=2)[0] == 0
-    assert ModelDir(tmp_path, "XSeg", "XSeg").read_kept()["quick_start"] is True
-    monkeypatch.setattr("models.xseg.QUICK", 4)
-    monkeypatch.setattr("models.xseg.WARM", 2)
-    batch, rates = random_batch(face=("image", "label")), []
-    task = SMALL.build(SMALL.resolve({"quick_start": True}))
-    assert isinstance(task, XSegTask)
-    (optimizer,) = task.optimizers.values()
-    for _ in range(6):
-        before = task.net.conv02.conv.weight.detach().clone()
-        task.step(batch)
-        moved = (task.net.conv02.conv.weight != before).float().mean().item()
-        rates.append((round(optimizer.lr / 1e-4, 6), moved > 0.6))
-    assert rates == [(2.5, True), (4.0, True), (3.0, True), (2.0, True), (1.0, False), (1.0, False)]
 
 
 def test_pages(tmp_path: Path) -> None:
