@@ -159,7 +159,7 @@ class ModelDir:
         }
         contents["data.dat"] = data.chunks()
         session = values.get("session_name", "")
-        text = summary(self.full_name, data.iter, data.options, values.forced(), device, session)
+        text = summary(self.full_name, data.iter, data.options, values.forced(), device, session, values.kept)
         contents["summary.txt"] = [text.encode()]
         if state is not None:
             contents[STATE] = [state.to_json()]

@@ -10,15 +10,17 @@ from core.shown import PLAIN, plain, printable, shorten, shown
 
 def summary(
     full_name: str, iteration: int, options: Mapping[str, Any], forced: Mapping[str, Any], device: str = "CPU",
-    session: str = "",
+    session: str = "", kept: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """DFL's summary box. options: as stored; forced: those that another option overrides, with the value in effect.
-    session: the name of this part of the training, or nothing."""
+    session: the name of this part of the training, or nothing. kept: options that are not in DFL's record and not at
+    their defaults."""
     rows: list[tuple[str, str] | str] = [("Model name", full_name), ""]
     rows += [("Session name", session), ""] if session else []
     rows += [("Current iteration", str(iteration)), ""]
     rows += ["Model Options", ""]
-    for key, value in options.items():
+    ours = {key: value for key, value in (kept or {}).items() if key != "session_name"}
+    for key, value in {**options, **ours}.items():
         text = _text(value) + (f" (override: {forced[key]})" if key in forced else "")
         rows.append((shorten(printable(key)), text))
     rows += ["", "Running On", "", ("Using device", device), ""]

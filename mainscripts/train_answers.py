@@ -83,8 +83,8 @@ def dry_run(setup: Setup) -> list[str]:
     lines.append(f"Weights: {sum(weights.values()):,} ({', '.join(f'{k} {v:,}' for k, v in weights.items())})")
     holds = need(spec, values, setup.device.key != "CPU")
     lines.append(
-        f"Memory for training: about {size(holds.total)} (weights {size(holds.weights)}, gradients "
-        f"{size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of "
+        f"Memory for training: about {size(holds.total)}, beside PyTorch itself (weights {size(holds.weights)}, "
+        f"gradients {size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of "
         f"{values['batch_size']} {size(holds.batch)})"
     )
     for side, faces in setup.facesets.items():

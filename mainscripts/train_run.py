@@ -156,7 +156,7 @@ class Run:
             faces = HistoryFaces(setup, task, sinks, stages, self.commands, self.stops.asked, self._start_plain)
             history_batch = faces.batch()
             stages.say(summary(setup.directory.full_name, task.iteration, task.data.options, setup.values.forced(),
-                               describe(setup.device), setup.values["session_name"]))  # fmt: skip
+                               describe(setup.device), setup.values["session_name"], setup.values.kept))  # fmt: skip
             saver = BackgroundSaver(
                 task, setup.directory, setup.values, describe(setup.device), sinks.emit, time.monotonic, setup.seed,
                 backup_rules(setup.values),
@@ -177,7 +177,7 @@ class Run:
             sinks.listen()
             code = _run(trainer, saver, sinks.emit, device, self.log)
             if code == EXIT_OK and (peak := usage(device)).peak is not None:
-                sinks.emit(Noted(f"{peak.where}: at most {size(peak.peak)} were held by this run."))
+                sinks.emit(Noted(f"{peak.where}: at most {size(peak.peak)} were held by this process."))
             stages.begin("Saving and leaving", MODEL, shown=False)
             if not saver.close():
                 sinks.emit(Failed(f"The last save did not reach the disk. {saver.standing()}"))

@@ -98,6 +98,8 @@ def choose_devices(
     """The devices by flag, by question, or the one with most memory; and whether they were asked for. One for each
     process, that of this one first. back: see `prompts.ask`."""
     place, count = Place.of(os.environ), args.processes
+    if args.cpu_only and args.force_gpu_idxs is not None:
+        stages.say(f"--force-gpu-idxs {args.force_gpu_idxs} does not count, as --cpu-only is given.")
     if args.cpu_only and place is None:
         return shared([devices.CPU], count), False
     with stages.stage("Looking for graphics cards", DEVICE):
