@@ -64,7 +64,6 @@ def double(x: Tensor) -> Tensor:
 
 
 ONE = torch.ones(1)
-SLOW = pytest.mark.slow
 
 
 def made(mode: str = "default", device: torch.device = CPU) -> tuple[Compiler, list[str]]:
@@ -168,7 +167,8 @@ def gradients(task: Any) -> list[Tensor]:
     return [optimizer.weights[name].grad.clone() for optimizer in optimizers for name in optimizer.trained]
 
 
-@pytest.mark.parametrize("name", [name if name == "Quick64" else pytest.param(name, marks=SLOW) for name in SIZES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
 def test_numbers_files_and_graphs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each function is one graph, and losses, gradients and the names of weights are those of the plain network; so
     they are with half the batch."""

@@ -77,6 +77,7 @@ def test_the_table_and_the_trace(faces: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "model" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_early(faces: Path, copy: Path) -> None:
     """Tells what there is."""
     words = ["--no-preview", "--exit-at-target", "--workers", "0", "--profile", "50"]
