@@ -90,22 +90,29 @@ def _spread(x: Tensor, size: int) -> Tensor:
     return out.view(count, height + size - 1, width + size - 1)
 
 
-class _Dssim(torch.autograd.Function):
-    """DSSIM and, in the same pass over its maps, its gradient: a plane's value is one number, so backward only scales.
+def local_means(a: Tensor, b: Tensor, size: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Of images (N, C, H, W): the planes a, b, ab and a^2 + b^2, (4, N * C, H, W), and the means of each around every
+    pixel, by a Gaussian window of `size` pixels that lies inside.
 
     Images lose 0.5 first: variances do not care, and their subtractions then cancel ten times less.
     """
+    n, c, h, w = b.shape
+    planes = b.new_empty(4, n * c, h, w)
+    a_, b_, ab, squares = planes
+    torch.sub(a.reshape(-1, h, w), 0.5, out=a_)
+    torch.sub(b.reshape(-1, h, w), 0.5, out=b_)
+    torch.mul(a_, b_, out=ab)
+    torch.mul(a_, a_, out=squares).addcmul_(b_, b_)
+    return planes, _blur_valid(planes.view(-1, h, w), size).chunk(4)
+
+
+class _Dssim(torch.autograd.Function):
+    """DSSIM and, in the same pass over its maps, its gradient: a plane's value is one number, so backward scales it."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, size: int) -> Tensor:
         n, c, h, w = b.shape
-        planes = b.new_empty(4, n * c, h, w)
-        a_, b_, ab, squares = planes
-        torch.sub(a.reshape(-1, h, w), 0.5, out=a_)
-        torch.sub(b.reshape(-1, h, w), 0.5, out=b_)
-        torch.mul(a_, b_, out=ab)
-        torch.mul(a_, a_, out=squares).addcmul_(b_, b_)
-        mean_a, mean_b, mean_ab, mean_squares = _blur_valid(planes.view(-1, h, w), size).chunk(4)
+        (a_, b_, *_), (mean_a, mean_b, mean_ab, mean_squares) = local_means(a, b, size)
         # contrast = (2 mean_ab - 2 mean_a mean_b + C2) / (mean_squares - mean_a^2 - mean_b^2 + C2)
         square_sum = (mean_a * mean_a).addcmul_(mean_b, mean_b)
         contrast = mean_ab.addcmul_(mean_a, mean_b, value=-1).mul_(2).add_(C2)

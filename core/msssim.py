@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core import losses
-from core.losses import C2, _blur_valid, _same_bands, _spread, dssim
+from core.losses import C2, _same_bands, _spread, dssim
 
 WINDOW = 11
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -33,13 +33,7 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         n, c, h, w = b.shape
-        planes = b.new_empty(4, n * c, h, w)
-        a_, b_, ab, squares = planes
-        torch.sub(a.reshape(-1, h, w), 0.5, out=a_)
-        torch.sub(b.reshape(-1, h, w), 0.5, out=b_)
-        torch.mul(a_, b_, out=ab)
-        torch.mul(a_, a_, out=squares).addcmul_(b_, b_)
-        mean_a, mean_b, mean_ab, mean_squares = _blur_valid(planes.view(-1, h, w), WINDOW).chunk(4)
+        (a_, b_, *_), (mean_a, mean_b, mean_ab, mean_squares) = losses.local_means(a, b, WINDOW)
         contrast = mean_ab.addcmul_(mean_a, mean_b, value=-1).mul_(2).add_(C2)
         divisor = mean_squares.addcmul_(mean_a, mean_a, value=-1).addcmul_(mean_b, mean_b, value=-1).add_(C2)
         contrast.div_(divisor)
