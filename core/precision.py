@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from core.capability import supports
 from core.device import Device, abilities
 from core.optim import Optimizer
 from core.options import OptionError
@@ -135,11 +136,6 @@ def missing(device: torch.device, mode: str) -> str:
 
 
 def slow(mode: str) -> str:
-    """Why a mode is no help on this processor; empty where it is one, or nothing is known."""
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if found.get("architecture") != "x86_64":
-        return ""
-    names = ("avx512_bf16", "amx_bf16") if mode == "bfloat" else ("avx512_fp16", "amx_fp16")
-    if any(found.get(name) for name in names):
-        return ""
-    return f"this processor has no {DTYPES[mode]}".replace("torch.", "")
+    """Why a mode is no help on this processor; empty where it is one."""
+    kind = str(DTYPES[mode]).removeprefix("torch.")
+    return "" if supports("cpu", kind) else f"this processor has no {kind}"

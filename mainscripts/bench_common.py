@@ -22,6 +22,8 @@ from typing import Any
 
 from core.child import ROOT
 from core.mainmemory import MainMemory
+from core.options import OptionError
+from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
 
 Row = dict[str, Any]
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "opencv-python")
@@ -115,6 +117,15 @@ def report(rows: Iterable[Row], columns: Iterable[Column], as_json: bool) -> lis
     return found
 
 
+def answer(rows: Iterable[Row], columns: Iterable[Column], as_json: bool) -> int:
+    """`report` as a verb's end: its exit code. Options that cannot be are told in a line."""
+    try:
+        report(rows, columns, as_json)
+    except (OptionError, ValueError) as error:
+        return refuse(str(error), EXIT_USAGE)
+    return EXIT_OK
+
+
 def tell(row: Row, as_json: bool) -> None:
     """Prints a row of a curve at once: as JSON, or each field with its name."""
     fields = "  ".join(f"{key} {value}" for key, value in row.items() if key != "bench")
@@ -122,12 +133,13 @@ def tell(row: Row, as_json: bool) -> None:
 
 
 def known_device(name: str) -> str:
-    """PyTorch's name of a device that there is. Raises ValueError naming those."""
+    """PyTorch's name of a device that there is, set up as for a training. Raises ValueError naming those."""
     from core import device  # PyTorch only where it is needed
 
-    names = [device.CPU.torch_name, *(card.torch_name for card in device.gpus())]
-    if name not in names:
-        raise ValueError(f"--device: got {name!r}, allowed is {' / '.join(names)}.")
+    found = {each.torch_name: each for each in (device.CPU, *device.gpus())}
+    if name not in found:
+        raise ValueError(f"--device: got {name!r}, allowed is {' / '.join(found)}.")
+    device.tune(found[name])
     return name
 
 

@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.options import OptionError
-from mainscripts.bench_common import Column, Row, disk_of, json_flag, plain, ranged, ratio, report, spread
+from mainscripts.bench_common import Column, Row, answer, disk_of, json_flag, plain, ranged, ratio, spread
 from mainscripts.bench_step import PRESETS, choices
 from mainscripts.flags import whole
-from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
+from mainscripts.verb import EXIT_USAGE, refuse
 
 COLUMNS: tuple[Column, ...] = (
     plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("optimizer", "optimizer"),
@@ -46,11 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.dir is not None and not args.dir.is_dir():
         return refuse(f"--dir: got {args.dir}, allowed is a folder that is there.", EXIT_USAGE)
-    try:
-        report(rows(args), COLUMNS, args.json)
-    except (OptionError, ValueError) as error:
-        return refuse(str(error), EXIT_USAGE)
-    return EXIT_OK
+    return answer(rows(args), COLUMNS, args.json)
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:

@@ -18,17 +18,17 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.options import OptionError
 from core.values import parse_sets
-from mainscripts.bench_common import Column, Row, in_turn, json_flag, known_device, plain, ranged, ratio, report, spread
+from mainscripts.bench_common import Column, Row, answer, in_turn, json_flag, known_device, plain, ranged, ratio, spread
 from mainscripts.bench_faces import warn
 from mainscripts.flags import whole
-from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
+from mainscripts.verb import EXIT_USAGE, refuse
 
 if TYPE_CHECKING:
     from core.batch import Batch
@@ -57,6 +57,7 @@ COLUMNS: tuple[Column, ...] = (
     plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("batch", "batch"),
     plain("precision", "precision"), plain("device", "device"), ranged("ms/iteration", "ms"),
     ranged("floor", "floor_ms"), plain("ratio", "ratio"), plain("share of the matrix rate", "matrix_share"),
+    plain("processes", "processes"), ranged("ms together", "together_ms"), plain("waiting", "waiting_percent", " %"),
     plain("peak", "peak_mb", " MB"), plain("of", "peak_of"), plain("waits for samples", "data_wait_percent", " %"),
 )  # fmt: skip
 
@@ -76,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="PyTorch's name of the device (%(default)s)")
     add("--precision", nargs="+", default=["full"], metavar="MODE", help=f"mp_mode of step and floor (full){several}")
     add("--threads", type=whole(1, 4096), metavar="N", help="processor threads (PyTorch's choice)")
+    add("--processes", type=whole(2, 64), metavar="N", help="also share each batch among N processes: on the CPU its "
+        "cores, else a card each")  # fmt: skip
     add("--rounds", type=whole(1, 100_000), default=10, metavar="N", help="measurements to take the median of")
     add("--data", action="store_true", help="train on made-up people too, and tell how long it waits for samples")
     add("--workers", type=whole(0, 64), metavar="N", help="with --data: sample processes (as a training has)")
@@ -95,11 +98,7 @@ def run(args: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    try:
-        report(rows(args), COLUMNS, args.json)
-    except (OptionError, ValueError) as error:
-        return refuse(str(error), EXIT_USAGE)
-    return EXIT_OK
+    return answer(rows(args), COLUMNS, args.json)
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
@@ -172,8 +171,36 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
         "ratio": ratio(times["step"], times["floor"]),
         **peak,
     }
+    if args.device != "cpu":
+        row["matrix_share"] = round(matrix_share(task, floor, row["ms"], args.device), 3)
     del floor, batch
-    return row | (data_wait(task, args) if args.data else {})
+    return row | (data_wait(task, args) if args.data else {}) | shared(spec, {**given, "mp_mode": precision}, args)
+
+
+def matrix_share(task: Task, floor: Callable[[], object], ms: float, device: str) -> float:
+    """How much of what the device reaches in plain matrix products of the same precision the step uses, [0, 1]."""
+    from mainscripts.bench_rate import matrix_rate, operations, share
+
+    with task.precision.step():  # switches TF32
+        return share(operations(floor), ms, matrix_rate(device, task.precision.dtype))
+
+
+def shared(spec: ModelSpec, options: dict[str, Any], args: argparse.Namespace) -> Row:
+    """The same batch with several processes; nothing where that is not asked. Raises OptionError for what they cannot
+    share, ValueError with what failed."""
+    if args.processes is None:
+        return {}
+    from core.device import CPU
+    from mainscripts.bench_world import together
+    from mainscripts.train_world import check_split
+
+    check_split([CPU] * args.processes, spec.resolve(options), debug=False)
+    try:
+        told = together(spec.name, options, args.processes, args.rounds, args.device.partition(":")[0])
+    except RuntimeError as error:
+        raise ValueError(f"--processes {args.processes}: {error}") from error
+    times = {f"together_{key}": told[key] for key in ("ms", "ms_min", "ms_max")}
+    return {"processes": args.processes, **times, "waiting_percent": round(100 * told["waiting"], 1)}
 
 
 def _held(device: str) -> int | None:
@@ -198,8 +225,9 @@ def _peak(device: str, before: int | None) -> Row:
 def data_wait(task: Task, args: argparse.Namespace) -> Row:
     """Which share of the time training waits for samples of made-up people, made as in a training: median
     milliseconds of waiting and of all, over the rounds; the first batches are not counted."""
-    from core.upload import Upload
+    from core.upload import Upload, alongside
     from mainscripts.bench_faces import made_up_faces
+    from models.running import faces_per_iteration
     from samplelib import labelled
     from samplelib.faceset import Faceset
     from samplelib.loader import Loader, default_workers
@@ -214,9 +242,9 @@ def data_wait(task: Task, args: argparse.Namespace) -> Row:
             facesets["face"] = labelled.choose([facesets["src"], facesets["dst"]], warn)
         wanted = {side: facesets[side] for side in requests}
         with Loader(
-            wanted, requests, task.values["batch_size"], seed=0, workers=workers, warn=warn, cache_bytes=CACHE
+            wanted, requests, faces_per_iteration(task.values), seed=0, workers=workers, warn=warn, cache_bytes=CACHE
         ) as loader:
-            batches: Iterator[Batch] = Upload(loader, args.device) if args.device.startswith("cuda") else loader
+            batches: Iterator[Batch] = Upload(loader, args.device) if alongside(args.device) else loader
             waits, wholes = [], []
             for number in range(WARM_UP + args.rounds):
                 started = time.perf_counter()

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.child import ROOT
-from mainscripts.train_place import Place
+from mainscripts.train_place import Place, environment
 
 WARM_UP = 2
 LIMIT_S = 3600.0
@@ -35,14 +35,10 @@ def together(
     running: list[subprocess.Popen[str]] = []
     asked = json.dumps({"model": model, "options": dict(options), "rounds": rounds, "devices": devices})
     for rank in range(processes):
-        environment = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
-            "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
-        }  # fmt: skip
+        env = {**os.environ, **environment(rank, processes, store.port, usable_cores())}
         running.append(
             subprocess.Popen(
-                [sys.executable, "-m", "mainscripts.bench_world", asked], cwd=ROOT, env=environment, text=True,
+                [sys.executable, "-m", "mainscripts.bench_world", asked], cwd=ROOT, env=env, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
         )  # fmt: skip
@@ -65,6 +61,7 @@ def main(asked: Mapping[str, Any]) -> None:
     from core.distributed import ALONE, Group, World, no_libuv
     from mainscripts.bench_floor import random_batch
     from models import MODELS
+    from models.running import faces_per_iteration
 
     place = Place.of(os.environ) or Place(0, 1, 0, 1)
     device = "cpu" if asked["devices"] == "cpu" else f"{asked['devices']}:{place.local_rank}"
@@ -77,7 +74,7 @@ def main(asked: Mapping[str, Any]) -> None:
         store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=False)
         world = Group(store, place.rank, place.size, place.local, device)
         task.join(world)
-    size = values["batch_size"]
+    size = faces_per_iteration(values)
     rows = world.rows(size)
     batch = random_batch(task, size).map(lambda array: array[rows.start : rows.stop])
     if place.rank:

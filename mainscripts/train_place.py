@@ -11,6 +11,16 @@ LEASH = "FACESMITH_STARTED_BY"
 """In the environment of a process that was started here: its parent's id. Its standard input ends with the parent."""
 
 
+def environment(rank: int, count: int, port: int, cores: int) -> dict[str, str]:
+    """What torchrun sets for one of `count` processes of this machine, who meet at `port`. cores: of the processor,
+    shared by those that compute on it; 0 leaves their threads alone."""
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // count))} if cores else {}
+    return {
+        "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **threads,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Place:
     """This process among those of its training, from the environment that torchrun sets."""

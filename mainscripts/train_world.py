@@ -26,7 +26,7 @@ from core.distributed import Group, World, open_store, outer_store
 from core.events import Event, Noted, Stepped
 from core.options import OptionError, Values
 from core.stages import BUSY
-from mainscripts.train_place import LEASH, Place
+from mainscripts.train_place import LEASH, Place, environment
 from models.running import faces_per_iteration
 from samplelib.loader import usable_cores
 
@@ -194,17 +194,15 @@ class Crew:
     def _start(
         self, rank: int, count: int, device: Device, args: argparse.Namespace, log: IO[bytes]
     ) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ, LEASH: str(os.getpid()), "RANK": str(rank), "WORLD_SIZE": str(count),
-            "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self.store.port), "FACESMITH_DEVICE": device.key, "PYTHONUNBUFFERED": "1",
+        threads = device.key == CPU.key and "OMP_NUM_THREADS" not in os.environ
+        env = {
+            **os.environ, **environment(rank, count, self.store.port, usable_cores() if threads else 0),
+            LEASH: str(os.getpid()), "FACESMITH_DEVICE": device.key, "PYTHONUNBUFFERED": "1",
             "FACESMITH_TRACEBACK": "1",
         }  # fmt: skip
-        if device.key == CPU.key:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
         return subprocess.Popen(
             [sys.executable, str(ROOT / "main.py"), "train", *args.words],  # here, as its paths may be relative
-            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, **detached(),
+            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, **detached(),
         )  # fmt: skip
 
     def __enter__(self) -> Crew:

@@ -224,7 +224,8 @@ TRAINING = (
     Option(
         "lr_dropout", "choice", "Use learning rate dropout",
         "Lets a random third of the weights move in each iteration, at a rate that swings: brings out fine detail and "
-        "steadies the faces. y: on; cpu: on, with the draw made by the processor, which saves card memory; n: off.",
+        "steadies the faces. y: on; cpu: on, with the draw made by the processor, which DeepFaceLab has to save card "
+        "memory (here y takes no more than a megabyte); n: off.",
         advice="When the loss hardly moves any more: once before random warp is switched off, again after, before GAN.",
         default="n", choices=("n", "y", "cpu"), spellings=((False, "n"), (True, "y")),
         forced=in_pretraining("n"), group="training",

@@ -191,8 +191,6 @@ def _ideas(values: Values, card: bool) -> Iterator[tuple[str, Any, str]]:
     """(key, value, cost) of what may save memory: first what gives the same faces, then what only takes longer, then
     what the faces lose by."""
     batch_size, accumulate = values["batch_size"], values["accumulate"]
-    if card and values.get("lr_dropout") == "y" and values["models_opt_on_gpu"]:
-        yield "lr_dropout", "cpu", "the same faces, a little slower"
     if card and values.get("models_opt_on_gpu"):
         yield "models_opt_on_gpu", False, "the same faces, every iteration takes longer"
     if batch_size > 1:

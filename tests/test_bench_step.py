@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.nn import Conv, ConvTransposed, Dense
 from main import main
 from mainscripts.bench_floor import Floor, random_batch, step
-from mainscripts.bench_step import PRESETS, choices
+from mainscripts.bench_step import PRESETS, choices, matrix_share
 from models import MODELS
 
 SIZES = {"resolution": 64, "ae-dims": 32, "e-dims": 16, "d-dims": 16, "d-mask-dims": 16, "batch-size": 1, "rounds": 1}
@@ -48,6 +48,22 @@ def test_one_json_object_a_line_for_each_size(capsys: pytest.CaptureFixture[str]
 def test_waiting_for_samples(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows(capsys, *SMALL, "--data", "--workers", "0")
     assert row["workers"] == 0 and 0 < row["data_ms"] < row["fed_ms"] and 0 < row["data_wait_percent"] < 100
+
+
+@pytest.mark.slow
+def test_a_batch_shared_among_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows(capsys, *SMALL, "--batch-size", "2", "--set", "accumulate=2", "--processes", "2")
+    assert row["processes"] == 2 and 0 < row["together_ms_min"] <= row["together_ms"] <= row["together_ms_max"]
+    assert 0 <= row["waiting_percent"] <= 100
+    assert main(["bench", "step", *SMALL, "--batch-size", "2", "--processes", "3"]) == 2
+    assert "batch_size: got 2 for 3 processes" in capsys.readouterr().err
+
+
+def test_share_of_the_matrix_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mainscripts.bench_rate.matrix_rate", lambda device, dtype: 1e12)
+    task = small("Quick64")
+    floor = Floor(task, random_batch(task, 2))
+    assert 0 < matrix_share(task, floor, 200.0, "cpu") == matrix_share(task, floor, 100.0, "cpu") / 2
 
 
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:

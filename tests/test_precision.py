@@ -175,11 +175,12 @@ def test_what_a_card_has(monkeypatch: pytest.MonkeyPatch, ampere: bool, able: di
 
 
 def test_a_slow_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": False})
+    has: dict[str, bool] = {"bfloat16": False}
+    monkeypatch.setattr("core.precision.supports", lambda device, kind: has[kind])
     assert Precision("bfloat", "cpu").notes == [
         "mp_mode bfloat: this processor has no bfloat16. It works, but full is faster here."
     ]
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": True})
+    has["bfloat16"] = True
     assert Precision("bfloat", "cpu").notes == []
 
 
