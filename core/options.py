@@ -234,17 +234,32 @@ def find(rows: Iterable[Option], key: str) -> Option:
 
 
 def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
-    """The answers under the rows' own keys. Raises OptionError for an unknown key, and for two that mean the same
-    option and say different things."""
+    """The answers under the rows' own keys. Raises OptionError, with a line for each that is wrong: an unknown key,
+    and two that mean the same option and say different things."""
     result: dict[str, Any] = {}
     names: dict[str, str] = {}
-    for name, value in given.items():
+
+    def take(name: str, value: Any) -> None:
         key = find(rows, name).key
         if key in result and result[key] != value:
             both = f"got {shown(result[key])} and {shown(value)}"
             raise OptionError(f"{names[key]} and {name} are one option: {both}. Give one of them.")
         result[key], names[key] = value, name
+
+    _each(take, given)
     return result
+
+
+def _each(take: Callable[[str, Any], None], given: Answers) -> None:
+    """Takes every answer. Raises OptionError with a line for each that cannot be taken."""
+    wrong = []
+    for name, value in given.items():
+        try:
+            take(name, value)
+        except OptionError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise OptionError("\n".join(wrong))
 
 
 def defaults(
@@ -340,13 +355,14 @@ def resolve(
 ) -> Values:
     """given > stored, kept > preferred > the rows' own defaults, all through the rows' own validation.
 
-    Raises OptionError for an unknown key, a given value outside its range, an attempt to change what shaped the
-    weights of an existing model, or what no model of this kind can change.
+    Raises OptionError, with a line for each: an unknown key, a given value outside its range, an attempt to change what
+    shaped the weights of an existing model, or what no model of this kind can change.
     """
     notes: list[str] = []
     given = by_key(rows, given)
     answers = defaults(rows, stored, preferred, given, notes, kept)
-    for key, value in given.items():
+
+    def take(key: str, value: Any) -> None:
         row = find(rows, key)
         parsed = row.parse(value, believe=key in stored and _same(value, stored[key]))
         if row.ask == "create" and key in stored and parsed != answers[key] and not answers.get(RESTART):
@@ -360,6 +376,8 @@ def resolve(
                 "leave it out."
             )
         answers[key] = parsed
+
+    _each(take, given)
     values = settle(rows, answers)
     values.notes = notes + rounded(rows, answers, given)
     return values

@@ -8,8 +8,8 @@ without activations, losses, metrics or optimizer (`bench_floor.py`). Step and f
 else the machine does falls on both; figures are medians over the rounds, with the least and the most.
 
 `--data` trains on samples of made-up people too, as a training does, and tells which share of the time it waits for
-them. Memory is the most that iterations take at a time: on a card what PyTorch's allocator held, on a processor by how
-much this program grew (resident memory).
+them; `--updates` times the optimizer by itself, beside PyTorch's fused Adam. Memory is the most that iterations take at
+a time: on a card what PyTorch's allocator held, on a processor by how much this program grew (resident memory).
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ COLUMNS: tuple[Column, ...] = (
     plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("batch", "batch"),
     plain("precision", "precision"), plain("device", "device"), ranged("ms/iteration", "ms"),
     ranged("floor", "floor_ms"), plain("ratio", "ratio"), plain("share of the matrix rate", "matrix_share"),
+    ranged("update", "update_ms"), ranged("fused Adam", "adam_ms"), plain("update's ratio", "update_ratio"),
     plain("processes", "processes"), ranged("ms together", "together_ms"), plain("waiting", "waiting_percent", " %"),
     plain("peak", "peak_mb", " MB"), plain("of", "peak_of"), plain("waits for samples", "data_wait_percent", " %"),
 )  # fmt: skip
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cores, else a card each")  # fmt: skip
     add("--rounds", type=whole(1, 100_000), default=10, metavar="N", help="measurements to take the median of")
     add("--data", action="store_true", help="train on made-up people too, and tell how long it waits for samples")
+    add("--updates", action="store_true", help="also time the optimizer's updates, beside PyTorch's fused Adam")
     add("--workers", type=whole(0, 64), metavar="N", help="with --data: sample processes (as a training has)")
     json_flag(parser)
 
@@ -173,7 +175,13 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
     }
     if args.device != "cpu":
         row["matrix_share"] = round(matrix_share(task, floor, row["ms"], args.device), 3)
-    del floor, batch
+    del floor
+    if args.updates:
+        from mainscripts.bench_update import updates
+
+        step(task, batch)
+        row |= updates(task, args.rounds)
+    del batch
     return row | (data_wait(task, args) if args.data else {}) | shared(spec, {**given, "mp_mode": precision}, args)
 
 

@@ -45,8 +45,9 @@ def test_one_json_object_a_line_for_each_size(capsys: pytest.CaptureFixture[str]
         assert (row["precision"], row["device"], row["rounds"]) == ("full", "cpu", 3)
 
 
-def test_waiting_for_samples(capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = rows(capsys, *SMALL, "--data", "--workers", "0")
+def test_updates_and_waiting_for_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows(capsys, *SMALL, "--updates", "--data", "--workers", "0")
+    assert row["update_ms"] > 0 and row["update_ratio"] == pytest.approx(row["update_ms"] / row["adam_ms"], rel=0.1)
     assert row["workers"] == 0 and 0 < row["data_ms"] < row["fed_ms"] and 0 < row["data_wait_percent"] < 100
 
 
