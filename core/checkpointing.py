@@ -13,6 +13,8 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from core.shapes import later
+
 
 def enable(net: nn.Module) -> None:
     """From now on the segments of `net` keep their inputs only, wherever gradients are wanted."""
@@ -24,4 +26,4 @@ def enable(net: nn.Module) -> None:
 
 
 def _again(segment: Callable[..., Any], *inputs: Any) -> Any:
-    return checkpoint(segment, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(later(segment), *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.shapes import kind_of
+
 CHUNK = 1 << 20  # numbers: smaller pieces mean more waits of threads for each other, dear where cores are shared
 HALF = (torch.float16, torch.bfloat16)
 
@@ -120,7 +122,7 @@ def _pixels(x: Tensor) -> Tensor:
 def _places(pixels: Tensor) -> Iterator[tuple[slice, slice]]:
     """The pieces of (N, P, C) to work on at a time: on a card all at once."""
     samples, count, channels = pixels.shape
-    if pixels.device.type != "cpu":
+    if kind_of(pixels) != "cpu":
         yield slice(samples), slice(count)
         return
     step = max(1, CHUNK // channels)

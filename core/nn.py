@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.shapes import kind_of
+
 Activation = Callable[[Tensor, float], Tensor]
 Array = Any  # numpy's ndarray; this file needs no numpy of its own
 Copy = Callable[[Tensor], Array]
@@ -87,7 +89,7 @@ def conv_transposed(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Ten
     """A transposed 3x3 convolution, cut to `stride` times the side."""
     if stride == 1:
         return F.conv_transpose2d(x, weight, bias, padding=1)
-    if stride == 2 and x.device.type == "cpu" and x.dtype != torch.float32:
+    if stride == 2 and kind_of(x) == "cpu" and x.dtype != torch.float32:
         return _doubled(x, weight.to(x.dtype), bias.to(x.dtype))
     h, w = x.shape[2] * stride, x.shape[3] * stride
     return F.conv_transpose2d(x, weight, bias, stride)[:, :, :h, :w]

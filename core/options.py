@@ -234,8 +234,8 @@ def find(rows: Iterable[Option], key: str) -> Option:
 
 
 def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
-    """The answers under the rows' own keys. Raises OptionError, with a line for each that is wrong: an unknown key,
-    and two that mean the same option and say different things."""
+    """The answers under the rows' own keys. Raises OptionError, a line for each: an unknown key, and two that mean the
+    same option and say different things."""
     result: dict[str, Any] = {}
     names: dict[str, str] = {}
 
@@ -381,24 +381,3 @@ def resolve(
     values = settle(rows, answers)
     values.notes = notes + rounded(rows, answers, given)
     return values
-
-
-def markdown(rows: Sequence[Option]) -> str:
-    """The rows as a table for docs/options.md."""
-    lines = [
-        "| key | question | default | allowed | asked | what it does | when to use it |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    own = settle(rows, defaults(rows, {}, {}))
-    for row in rows:
-        if row.ask == "fixed":
-            continue
-        asked = {
-            "create": "once", "always": "every override", "advance": "with `--all-questions`",
-            "again": "every override of a saved model",
-        }[row.ask]  # fmt: skip
-        asked += f", {row.condition}" if row.condition else ""
-        default = row.default_text or row.show(own[row.key])
-        cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

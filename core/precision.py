@@ -18,6 +18,7 @@ from core.capability import supports
 from core.device import Device, abilities
 from core.optim import Optimizer
 from core.options import OptionError
+from core.shapes import ShapeCast
 
 PRECISIONS = ("full", "full_t", "float16", "bfloat")
 DTYPES = {"float16": torch.float16, "bfloat": torch.bfloat16}
@@ -35,6 +36,7 @@ class Precision:
         self.device = torch.device(device)
         self.mode, self.notes = settle(mode, self.device)
         self.dtype = DTYPES.get(self.mode, torch.float32)
+        self._shapes = ShapeCast(self.dtype)
 
     @property
     def scales(self) -> bool:
@@ -56,8 +58,10 @@ class Precision:
         return self._convert(True)
 
     def _convert(self, on: bool) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32 or self.device.type == "meta":
+        if self.dtype == torch.float32:
             return contextlib.nullcontext()
+        if self.device.type == "meta":
+            return self._shapes.casting() if on else self._shapes.keeping()
         return torch.autocast(self.device.type, self.dtype, enabled=on)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.options import Option
 
 INTRODUCTION = """\
 # Options
@@ -55,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def table(model: str | None = None) -> str:
     """The document: the introduction, then a heading and a table per model."""
-    from core.options import markdown
     from models import MODELS
     from models.running import RUNNING
 
@@ -74,6 +78,29 @@ def table(model: str | None = None) -> str:
         if settled := [f"`{row.key}` {row.show(row.default)}" for row in spec.rows if row.ask == "fixed"]:
             parts.append(f"\nSettled: {', '.join(settled)}.\n")
     return "".join([*parts, f"\n## Every training\n\n{markdown(RUNNING)}"])
+
+
+def markdown(rows: Sequence[Option]) -> str:
+    """The rows as a table."""
+    from core.options import defaults, settle
+
+    lines = [
+        "| key | question | default | allowed | asked | what it does | when to use it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    own = settle(rows, defaults(rows, {}, {}))
+    for row in rows:
+        if row.ask == "fixed":
+            continue
+        asked = {
+            "create": "once", "always": "every override", "advance": "with `--all-questions`",
+            "again": "every override of a saved model",
+        }[row.ask]  # fmt: skip
+        asked += f", {row.condition}" if row.condition else ""
+        default = row.default_text or row.show(own[row.key])
+        cells = (f"`{row.key}`", row.label, default, row.allowed(), asked, row.help, row.advice)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from core.lrdropout import BLOCK, POOL
 from core.memory import size
 from core.optim import CHUNK, AdaBelief, Optimizer, RMSprop
 from core.options import Values
+from core.shapes import stands_for
 from core.tensorpeak import Peak
 from models.running import faces_per_iteration
 from models.spec import ModelSpec, Task
@@ -121,7 +122,7 @@ def _step(task: Task, card: bool, flat: bool) -> int:
     arrays = [array for _, side in batch.items() for _, array in side.items()]
     # On the processor samples lie in memory that is shared with those who make them.
     main = Peak("meta", gradients, [*weights, *arrays], _copies)
-    with Peak("meta", [*gradients, *arrays], weights) if card else main as peak:
+    with stands_for("cuda" if card else "cpu"), Peak("meta", [*gradients, *arrays], weights) if card else main as peak:
         task.step(batch)
     return peak.most
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.options import Option, OptionError, find, markdown, resolve, settle
+from core.options import Option, OptionError, find, resolve, settle
+from mainscripts.options import markdown
 from models import MODELS
 from models.common import check_archi, pick
 from models.spec import upgrade
