@@ -23,6 +23,7 @@ RESTART = "restart"
 
 YES = ("y", "yes", "1", "true", "on")
 NO = ("n", "no", "0", "false", "off")
+LISTED = " Options are: "
 
 
 class OptionError(ValueError):
@@ -229,7 +230,7 @@ def find(rows: Iterable[Option], key: str) -> Option:
     known = [name for name, row in names.items() if row.ask != "fixed"]
     near = difflib.get_close_matches(key[:80], known, 3)
     options = ", ".join(name for name, row in table.items() if row.ask != "fixed")
-    hint = f" Did you mean {' or '.join(near)}?" if near else f" Options are: {options}."
+    hint = f" Did you mean {' or '.join(near)}?" if near else f"{LISTED}{options}."
     raise OptionError(f"{shown(key)} is not an option of this model.{hint}")
 
 
@@ -252,12 +253,13 @@ def by_key(rows: Sequence[Option], given: Answers) -> dict[str, Any]:
 
 def _each(take: Callable[[str, Any], None], given: Answers) -> None:
     """Takes every answer. Raises OptionError with a line for each that cannot be taken."""
-    wrong = []
+    wrong: list[str] = []
     for name, value in given.items():
         try:
             take(name, value)
         except OptionError as error:
-            wrong.append(str(error))
+            said, listed, names = str(error).partition(LISTED)
+            wrong.append(said if any(LISTED in line for line in wrong) else said + listed + names)
     if wrong:
         raise OptionError("\n".join(wrong))
 

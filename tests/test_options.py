@@ -108,8 +108,9 @@ def test_stored_shape_is_believed_and_cannot_be_changed() -> None:
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(OptionError) as names:
-        resolve(ROWS, {"batchsize": "4", "nonsense": "1", "batch_size": "8"}, {}, {})
-    assert [line.split(" ")[0] for line in str(names.value).splitlines()] == ["'batchsize'", "'nonsense'"]
+        resolve(ROWS, {"batchsize": "4", "zzz": "1", "batch_size": "8", "qqq": "1"}, {}, {})
+    assert [line.split(" ")[0] for line in str(names.value).splitlines()] == ["'batchsize'", "'zzz'", "'qqq'"]
+    assert str(names.value).count("Options are") == 1
     with pytest.raises(OptionError) as values:
         resolve(ROWS, {"batch_size": "0", "random_warp": "perhaps", "masked_training": "y"}, {}, {})
     assert [line.split(":")[0] for line in str(values.value).splitlines()] == ["batch_size", "random_warp"]
