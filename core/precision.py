@@ -139,6 +139,11 @@ def missing(device: torch.device, mode: str) -> str:
     return "" if can[kind] else f"{device.type} cannot compute in {kind}"
 
 
+def pays(mode: str, device: torch.device) -> bool:
+    """Whether the device can compute in a mode, and is no slower by it."""
+    return not missing(device, mode) and not (device.type == "cpu" and slow(mode))
+
+
 def slow(mode: str) -> str:
     """Why a mode is no help on this processor; empty where it is one."""
     kind = str(DTYPES[mode]).removeprefix("torch.")

@@ -20,6 +20,7 @@ from core.lrdropout import BLOCK, POOL
 from core.memory import size
 from core.optim import CHUNK, AdaBelief, Optimizer, RMSprop
 from core.options import Values
+from core.precision import pays
 from core.shapes import stands_for
 from core.tensorpeak import Peak
 from models.running import faces_per_iteration
@@ -153,7 +154,7 @@ def changes(task: Task, batch_size: int, count: int = 4) -> list[Change]:
     """The changes that save memory, those first that cost the user least; at most `count`. batch_size: the one that did
     not fit."""
     values = Values({**task.values, "batch_size": batch_size}, task.values.chosen)
-    return _changes(task.spec, values, task.device.type != "cpu", count)
+    return _changes(task.spec, values, task.device.type != "cpu", count, half=pays("bfloat", task.device))
 
 
 def uncounted(task: Task, batch_size: int) -> list[Change]:
@@ -171,12 +172,12 @@ def changes_before(spec: ModelSpec, values: Values, device: str) -> list[Change]
 
 def _changes(
     spec: ModelSpec, values: Values, card: bool, count: int, keys: tuple[str, ...] | None = None,
-    counted: Callable[[ModelSpec, Values, bool], Need] = need,
+    counted: Callable[[ModelSpec, Values, bool], Need] = need, half: bool = False,
 ) -> list[Change]:  # fmt: skip
     changeable = {row.key: row for row in spec.rows if row.ask != "fixed"}
     found: list[Change] = []
     holds = counted(spec, values, card).total
-    for key, value, cost in _ideas(values, card):
+    for key, value, cost in _ideas(values, card, half):
         row = changeable.get(key)
         if row is None or (keys is not None and key not in keys) or (row.low is not None and value < row.low):
             continue
@@ -188,15 +189,17 @@ def _changes(
     return found
 
 
-def _ideas(values: Values, card: bool) -> Iterator[tuple[str, Any, str]]:
+def _ideas(values: Values, card: bool, half: bool) -> Iterator[tuple[str, Any, str]]:
     """(key, value, cost) of what may save memory: first what gives the same faces, then what only takes longer, then
-    what the faces lose by."""
+    what the faces lose by. half: whether bfloat is an idea."""
     batch_size, accumulate = values["batch_size"], values["accumulate"]
     if card and values.get("models_opt_on_gpu"):
         yield "models_opt_on_gpu", False, "the same faces, every iteration takes longer"
     if batch_size > 1:
         more = f"with --set accumulate={2 * accumulate} besides it learns as before"
         yield "batch_size", batch_size // 2, f"quicker iterations, but more of them; {more}"
+    if half and values["mp_mode"] in ("full", "full_t"):
+        yield "mp_mode", "bfloat", "quicker iterations, and faces as good; weights stay what they are"
     if values.get("keep_graph"):
         yield "keep_graph", False, "the same faces, iterations take a little longer"
     if not values["checkpointing"]:

@@ -16,6 +16,7 @@ from core import memory, optim
 from core.mainmemory import MainMemory
 from core.memory import Usage, asked, out_of_memory
 from core.modeldir import ModelDir
+from core.options import Values
 from mainscripts.bench_memory import of_main_memory, train
 from models import MODELS
 from models.memory import changes, changes_before, need
@@ -96,17 +97,22 @@ def test_what_is_unknown_is_said_to_be() -> None:
     assert words == "Main memory: at most 2.1 GB were held by this program, 30 MB of 16.0 GB are free now."
 
 
-def test_changes_are_counted_and_the_model_in_hand_stays() -> None:
+def test_changes_are_counted_and_the_model_in_hand_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.memory.pays", lambda mode, device: True)
     task = small("df-u", gan_power=0.1, gan_dims=64, gan_patch_size=8, face_style_power=1.0)
     before, random = task.parts(), torch.get_rng_state()
     holds = need(SPEC, task.values, card=False)
     weights = sum(weight.numel() for module in task.modules.values() for weight in module.parameters())
     assert (holds.weights, holds.gradients, holds.moments) == (4 * weights, 4 * weights, 8 * weights)
     found = {change.text.split()[1]: change.saves or 0 for change in changes(task, 2, count=9)}
-    assert list(found)[:2] == ["batch_size=1", "keep_graph=n"], "what costs the user least comes first"
+    assert list(found)[:3] == ["batch_size=1", "mp_mode=bfloat", "keep_graph=n"], "what costs the user least comes first"
     assert found["adabelief=n"] == holds.moments // 2 and found["gan_power=0.0"] > found["gan_dims=32"] > 0
     without = small("df-u", face_style_power=1.0)
     assert found["gan_power=0.0"] == holds.total - need(SPEC, without.values, card=False).total
+    half = need(SPEC, Values({**task.values, "mp_mode": "bfloat"}, task.values.chosen), card=False)
+    assert found["mp_mode=bfloat"] == holds.total - half.total > 0
+    monkeypatch.setattr("models.memory.pays", lambda mode, device: False)
+    assert not any("mp_mode" in change.text for change in changes(task, 2, count=9)), "where it would not be quicker"
     assert torch.equal(random, torch.get_rng_state()) and set(task.adversaries) == {"GAN"}
     after = task.parts()
     assert all((array == after[stem][name]).all() for stem, part in before.items() for name, array in part.items())
