@@ -105,7 +105,7 @@ def test_changes_are_counted_and_the_model_in_hand_stays(monkeypatch: pytest.Mon
     weights = sum(weight.numel() for module in task.modules.values() for weight in module.parameters())
     assert (holds.weights, holds.gradients, holds.moments) == (4 * weights, 4 * weights, 8 * weights)
     found = {change.text.split()[1]: change.saves or 0 for change in changes(task, 2, count=9)}
-    assert list(found)[:3] == ["batch_size=1", "mp_mode=bfloat", "keep_graph=n"], "what costs the user least comes first"
+    assert list(found)[:3] == ["batch_size=1", "mp_mode=bfloat", "keep_graph=n"], "least cost first"
     assert found["adabelief=n"] == holds.moments // 2 and found["gan_power=0.0"] > found["gan_dims=32"] > 0
     without = small("df-u", face_style_power=1.0)
     assert found["gan_power=0.0"] == holds.total - need(SPEC, without.values, card=False).total
