@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
         if setup.main(["--extras", "test,dfm,video,tensorboard", *(["--fresh"] if fresh else [])]):
             return 1
         python = setup.python_of(setup.ROOT / (setup.FRESH if fresh else setup.KEPT))
-    cores = ["--numprocesses", "auto", "--dist", "worksteal"]
+    # One more than there are cores: many tests wait for a terminal, a window or another process.
+    cores = ["--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "worksteal"]
     checks = {"ruff": ["check", "."], "mypy": [], "pytest": [*cores, *arguments]}
     failed = []
     for name, rest in checks.items():
