@@ -1,6 +1,7 @@
 """Which sizes of a model fit into how much card memory, predicted:
 
     python main.py bench sizes --model SAEHDBW
+    python main.py bench sizes --set mp_mode=bfloat --set checkpointing=y
 
 For every size of card the largest resolution that is expected to train: what `models.memory` counts, a tenth more
 for what libraries take and blocks too small to use, and 0.7 GB for driver, PyTorch and desktop. Nothing is measured and
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 
 from core.options import OptionError
+from core.values import parse_sets
 from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
 
 CARDS = (2, 4, 6, 8, 12, 16, 24)  # GB
@@ -29,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="SAEHD", metavar="CLASS", help="the kind of model (%(default)s)")
     parser.add_argument("--archi", default="df-ud", help="architecture, where the model has a choice (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="faces of each side (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="any other option")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
@@ -41,22 +45,32 @@ def run(args: argparse.Namespace) -> int:
         return refuse(f"--model: got {args.model!r}, allowed is {' / '.join(sized)}.", EXIT_USAGE)
     given = {"batch_size": args.batch_size, **({"archi": args.archi} if spec.takes("archi") else {})}
     try:
-        table = {name: _needs(args.model, {**given, **_dims(width)}) for name, width in WIDTHS.items()}
+        extra = parse_sets(args.sets)
+        _refuse_axes(extra)
+        table = {name: _needs(args.model, {**given, **_dims(width), **extra}) for name, width in WIDTHS.items()}
     except (OptionError, ValueError) as error:
         return refuse(str(error), EXIT_USAGE)
     if not args.json:
-        what = " ".join(str(value) for key, value in given.items() if key == "archi")
-        print(f"{args.model} {what}".strip() + f", batch {args.batch_size}: the largest resolution that should fit")
+        what = " ".join([args.model, *(str(given[key]) for key in ("archi",) if key in given)])
+        options = ", ".join([f"batch {args.batch_size}", *args.sets])
+        print(f"{what}, {options}: the largest resolution that should fit")
         print("card    " + "".join(f"{f'{name} {width[0]}/{width[1]}/{width[2]}/{width[3]}':>22}"
                                    for name, width in WIDTHS.items()))  # fmt: skip
     for card in CARDS:
         fitting = {name: _largest(needs, card * 1e9) for name, needs in table.items()}
         if args.json:
             row = {"bench": "sizes", "model": args.model, "archi": given.get("archi", ""), "batch": args.batch_size}
-            print(json.dumps({**row, "card_gb": card, **fitting}), flush=True)
+            print(json.dumps({**row, **extra, "card_gb": card, **fitting}), flush=True)
         else:
             print(f"{card:>3} GB  " + "".join(f"{size or '-':>22}" for size in fitting.values()), flush=True)
     return EXIT_OK
+
+
+def _refuse_axes(extra: Mapping[str, str]) -> None:
+    """Raises OptionError for what the table itself varies, or has a flag of its own."""
+    own = {"resolution", "archi", "batch_size", *_dims((0, 0, 0, 0))} & set(extra)
+    if own:
+        raise OptionError(f"--set {min(own)}: the table lists sizes; --archi and --batch-size choose the others.")
 
 
 def _dims(width: tuple[int, int, int, int]) -> dict[str, int]:

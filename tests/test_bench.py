@@ -15,7 +15,7 @@ from training import here
 
 from core.imagelib import color_transfer
 from main import main
-from mainscripts import bench_samples
+from mainscripts import bench_samples, bench_sizes
 
 TINY = ["resolution=64", "archi=df-ud", "ae_dims=32", "e_dims=16", "d_dims=16", "d_mask_dims=16", "batch_size=2"]
 
@@ -46,6 +46,18 @@ def test_samples(tmp_path: Path) -> None:
             assert key in row
         assert row["pss_mb"] is None or 20 < float(str(row["pss_mb"])) < 250
     assert [(row["ct_mode"], row["hsv_power"]) for row in rows] == [("none", 0.1), ("rct", 0.1)]
+
+
+def test_sizes_that_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_sizes, "COUNTED", (64, 640))  # fewer than there are
+    monkeypatch.setattr(bench_sizes, "WIDTHS", {"tiny": (32, 16, 16, 16), "small": (64, 32, 32, 16)})
+    exact, half = bench_here("sizes"), bench_here("sizes", "--set", "mp_mode=bfloat")
+    assert [row["card_gb"] for row in exact] == list(bench_sizes.CARDS) and half[0]["mp_mode"] == "bfloat"
+    table = [(int(str(row["tiny"])), int(str(row["small"]))) for row in (*exact, *half)]
+    assert table[: len(exact)] == sorted(table[: len(exact)]) and all(tiny >= small for tiny, small in table)
+    assert sum(map(sum, table[len(exact) :])) > sum(map(sum, table[: len(exact)])), "half precision leaves room"
+    assert main(["bench", "sizes", "--set", "resolution=64"]) == 2
+    assert "--set resolution: the table lists sizes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
