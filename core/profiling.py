@@ -73,6 +73,11 @@ class Parts:
             self._mark = now
 
 
+def hush() -> None:
+    """PyTorch's profiler writes no lines of its own to the terminal; to be called before its first use."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+
 class Profile:
     """The profile of `count` iterations, from the end of the fifth on. title: what is trained, for the table's head.
     device: PyTorch's name. tell: takes the table, and what went wrong. trace: a file for chrome://tracing."""
@@ -110,7 +115,7 @@ class Profile:
             self.finish()
 
     def _start(self) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines of its own to the terminal
+        hush()
         memory.forget_peak(self._device)
         self._profiler.start()
         self._running, self._task.timed = True, self.timed

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any
 
 from core.memory import size
-from core.options import OptionError
 from core.values import parse_sets
+from mainscripts.bench_common import known_device
 from mainscripts.verb import EXIT_OK, EXIT_USAGE, refuse
 
 SMALL = {"ae_dims": 128, "e_dims": 48, "d_dims": 48, "d_mask_dims": 16, "face_type": "wf"}
@@ -61,24 +61,27 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is not None and args.model not in MODELS:
         return refuse(f"--model: got {args.model!r}, allowed is {' / '.join(MODELS)}.", EXIT_USAGE)
-    if args.device.partition(":")[0] not in ("cpu", "cuda"):
-        return refuse(f"--device: got {args.device!r}, allowed are cpu and cuda: others do not tell.", EXIT_USAGE)
+    try:
+        device = known_device(args.device)
+        extra = parse_sets(args.sets)
+        chosen = [(name, {**given, **extra}) for name, given in CONFIGURATIONS if args.model in (None, name)]
+        resolved = [(name, given, MODELS[name].resolve(given)) for name, given in chosen]
+    except ValueError as error:  # an OptionError is one
+        return refuse(str(error), EXIT_USAGE)
+    card = device != "cpu"
+    if card and not device.startswith("cuda"):
+        return refuse(f"--device: got {device!r}, which does not tell; cpu and cuda do.", EXIT_USAGE)
     if not args.json:
         print("predicted   measured    error  configuration")
-    for name, given in CONFIGURATIONS:
-        if args.model not in (None, name):
-            continue
-        try:
-            values = MODELS[name].resolve({**given, **parse_sets(args.sets)})
-        except OptionError as error:
-            return refuse(str(error), EXIT_USAGE)
-        predicted = need(MODELS[name], values, card=args.device != "cpu").total
-        held = of_card if args.device != "cpu" else of_main_memory
-        measured = held(partial(train, name, values, args.device))
+    for name, given, values in resolved:
+        predicted = need(MODELS[name], values, card=card).total
+        doing = partial(train, name, values, device)
+        measured = of_card(doing, device) if card else of_main_memory(doing)
         error_percent = round(100 * (predicted / measured - 1), 1)
-        told = {key: value for key, value in given.items() if key not in SMALL}
+        shown = {key: values[key] for key in given}
+        told = {key: value for key, value in shown.items() if SMALL.get(key) != value}
         if args.json:
-            row = {"bench": "memory", "model": name, **told, "device": args.device, "predicted": predicted}
+            row = {"bench": "memory", "model": name, **shown, "device": device, "predicted": predicted}
             print(json.dumps({**row, "measured": measured, "error_percent": error_percent}), flush=True)
         else:
             words = " ".join(f"{key}={value}" for key, value in told.items())
@@ -104,21 +107,24 @@ def train(name: str, values: Any, device: str) -> None:
         task.step(batch)
 
 
-def of_card(train: Callable[[], None]) -> int:
+def of_card(train: Callable[[], object], device: str) -> int:
     """The most that PyTorch's allocator had handed out."""
     import torch
 
     gc.collect()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     train()
-    return torch.cuda.max_memory_allocated() - before
+    return torch.cuda.max_memory_allocated(device) - before
 
 
-def of_main_memory(train: Callable[[], None]) -> int:
+def of_main_memory(train: Callable[[], object]) -> int:
     """The same, of the processor's blocks that came and went meanwhile."""
     from torch.profiler import ProfilerActivity, profile
 
+    from core.profiling import hush
+
+    hush()
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
         train()

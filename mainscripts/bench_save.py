@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mainscripts.bench_common import Column, Row, answer, disk_of, json_flag, plain, ranged, ratio, spread
-from mainscripts.bench_step import PRESETS, choices
+from mainscripts.bench_step import PRESETS, SIZES, choices
 from mainscripts.flags import whole
 from mainscripts.verb import EXIT_USAGE, refuse
 
@@ -52,9 +52,9 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     """Two rows for each size: with the optimizer and without. Raises OptionError, OSError."""
     from models import MODELS
 
+    unasked = dict.fromkeys((*SIZES, "model", "archi", "resolution", "batch_size"))
     for name in args.preset:
-        asked = argparse.Namespace(**{**dict.fromkeys(("ae_dims", "e_dims", "d_dims", "d_mask_dims")), "preset": [name],
-                                      "sets": args.sets, "batch_size": None})  # fmt: skip
+        asked = argparse.Namespace(**unasked, preset=[name], sets=args.sets)
         ((model, given),) = choices(asked)
         task = MODELS[model].build(MODELS[model].resolve(given))
         task.data.iter = 1  # at iteration 0 every program takes a model for a new one

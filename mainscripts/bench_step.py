@@ -9,7 +9,7 @@ else the machine does falls on both; figures are medians over the rounds, with t
 
 `--data` trains on samples of made-up people too, as a training does, and tells which share of the time it waits for
 them; `--updates` times the optimizer by itself, beside PyTorch's fused Adam. Memory is the most that iterations take at
-a time: on a card what PyTorch's allocator held, on a processor by how much this program grew (resident memory).
+a time, from the making of the model on, of what PyTorch's allocator handed out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SIZES = ("ae_dims", "e_dims", "d_dims", "d_mask_dims")
 DIMS = dict(zip(SIZES, (128, 48, 48, 16), strict=True))
 WIDE = dict(zip(SIZES, (256, 64, 64, 22), strict=True))
-ARCHI, RESOLUTION, BATCH = "df-ud", 128, 4
+MODEL, ARCHI, RESOLUTION, BATCH = "SAEHD", "df-ud", 128, 4
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "df-ud-64": ("SAEHD", {"archi": "df-ud", "resolution": 64, "ae_dims": 64, "e_dims": 32, "d_dims": 32}),
     "df-ud-128": ("SAEHD", {"archi": "df-ud", "resolution": 128}),
@@ -55,7 +55,8 @@ WARM_UP = 2  # rounds: allocators and kernel choices settle
 FACES, CACHE = 24, 1 << 30  # of the made-up people, and bytes to keep them in
 COLUMNS: tuple[Column, ...] = (
     plain("model", "model"), plain("archi", "archi"), plain("px", "resolution"), plain("batch", "batch"),
-    plain("precision", "precision"), plain("device", "device"), ranged("ms/iteration", "ms"),
+    plain("precision", "precision"), plain("options", "options"), plain("device", "device"),
+    ranged("ms/iteration", "ms"),
     ranged("floor", "floor_ms"), plain("ratio", "ratio"), plain("share of the matrix rate", "matrix_share"),
     ranged("update", "update_ms"), ranged("fused Adam", "adam_ms"), plain("update's ratio", "update_ratio"),
     plain("processes", "processes"), ranged("ms together", "together_ms"), plain("waiting", "waiting_percent", " %"),
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = "; several allowed"
     add("--preset", nargs="+", default=[], choices=(*PRESETS, "all"), metavar="NAME",
         help=f"well-known sizes: {', '.join(PRESETS)}; all. Instead of --model, --archi, --resolution")  # fmt: skip
-    add("--model", nargs="+", default=["SAEHD"], metavar="CLASS", help=f"the kind of model (SAEHD){several}")
+    add("--model", nargs="+", metavar="CLASS", help=f"the kind of model ({MODEL}){several}")
     add("--archi", nargs="+", metavar="NAME", help=f"architecture, of models that have one ({ARCHI}){several}")
     add("--resolution", type=int, nargs="+", metavar="N", help=f"pixels ({RESOLUTION}){several}")
     add("--batch-size", type=int, nargs="+", metavar="N", help=f"faces of each side ({BATCH}){several}")
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     from models import MODELS
 
-    unknown = [name for name in args.model if name not in MODELS]
+    unknown = [name for name in args.model or () if name not in MODELS]
     if unknown:
         return refuse(f"--model: got {unknown[0]!r}, allowed is {' / '.join(MODELS)}.", EXIT_USAGE)
     if args.threads:
@@ -108,6 +109,8 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     from models import MODELS
 
     known_device(args.device)
+    if mode := parse_sets(args.sets).get("mp_mode"):
+        raise OptionError(f"--set mp_mode: say --precision {mode}, which counts for step and floor.")
     cases = list(choices(args))
     for precision, (name, given) in itertools.product(args.precision, cases):
         yield measure(MODELS[name], given, precision, args)
@@ -121,15 +124,19 @@ def choices(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     sized = {key: getattr(args, key) for key in SIZES if getattr(args, key) is not None}
     extra = parse_sets(args.sets)
     if args.preset:
+        for flag in ("model", "archi", "resolution"):
+            if getattr(args, flag):
+                raise OptionError(f"--{flag}: --preset has its own. Give one of them.")
         for name in PRESETS if "all" in args.preset else args.preset:
             model, own = PRESETS[name]
             for batch in args.batch_size or [BATCH]:
                 yield model, complete(MODELS[model], {**own, **sized, "batch_size": batch}) | extra
         return
-    specs = [MODELS[name] for name in args.model]
+    names = args.model or [MODEL]
+    specs = [MODELS[name] for name in names]
     for key in ("archi", "resolution"):
         if getattr(args, key) and not any(spec.takes(key) for spec in specs):
-            raise OptionError(f"--{key}: {key!r} is not an option of this model ({', '.join(args.model)}).")
+            raise OptionError(f"--{key}: {key!r} is not an option of this model ({', '.join(names)}).")
     for spec in specs:
         archis = (args.archi or [ARCHI]) if spec.takes("archi") else [""]
         sides = (args.resolution or [RESOLUTION]) if spec.takes("resolution") else [0]
@@ -149,14 +156,18 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
     from models.running import faces_per_iteration
 
     values = spec.resolve({**given, "mp_mode": precision})
-    before = _held(args.device)
-    task = spec.build(values, device=args.device)
+    made: list[tuple[Task, Batch]] = []
+
+    def begin() -> None:
+        task = spec.build(values, device=args.device)
+        made.append((task, random_batch(task, faces_per_iteration(values))))
+        for _ in range(WARM_UP):
+            step(*made[0])
+
+    peak = _peak(begin, args.device)
+    task, batch = made.pop()
     for note in task.precision.notes:
         warn(note)
-    batch = random_batch(task, faces_per_iteration(values))
-    for _ in range(WARM_UP):
-        step(task, batch)
-    peak = _peak(args.device, before)
     floor = Floor(task, batch)
     times = in_turn({"step": partial(step, task, batch), "floor": floor}, args.rounds, WARM_UP)
     row = {
@@ -168,6 +179,7 @@ def measure(spec: ModelSpec, given: dict[str, Any], precision: str, args: argpar
         "precision": task.precision.mode,
         "device": args.device,
         "rounds": args.rounds,
+        **({"options": " ".join(args.sets)} if args.sets else {}),
         **spread("ms", times["step"]),
         **spread("floor_ms", times["floor"]),
         "ratio": ratio(times["step"], times["floor"]),
@@ -211,23 +223,21 @@ def shared(spec: ModelSpec, options: dict[str, Any], args: argparse.Namespace) -
     return {"processes": args.processes, **times, "waiting_percent": round(100 * told["waiting"], 1)}
 
 
-def _held(device: str) -> int | None:
-    """Bytes held before a model is made; its peak counts from here."""
+def _peak(work: Callable[[], None], device: str) -> Row:
+    """Does the work, and says what it held at most."""
     from core import memory
+    from mainscripts.bench_memory import of_main_memory
 
+    if device.startswith("cpu"):
+        return {"peak_mb": round(of_main_memory(work) / 1e6, 1), "peak_of": "tensors"}
     memory.give_back(device)
     memory.forget_peak(device)
-    return memory.usage(device).held
-
-
-def _peak(device: str, before: int | None) -> Row:
-    from core import memory
-
+    before = memory.usage(device).held
+    work()
     most = memory.usage(device).peak
     if most is None or before is None:
         return {"peak_mb": None, "peak_of": None}
-    of = "resident memory" if device.startswith("cpu") else "allocator"
-    return {"peak_mb": round(max(0, most - before) / 1e6, 1), "peak_of": of}
+    return {"peak_mb": round(max(0, most - before) / 1e6, 1), "peak_of": "allocator"}
 
 
 def data_wait(task: Task, args: argparse.Namespace) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,8 @@ def updates(task: Task, rounds: int) -> Row:
     moved = [optimizer.weights[name] for optimizer in optimizers for name in optimizer.trained]
     adam = torch.optim.Adam([_twin(weight) for weight in moved], lr=optimizers[0].lr, fused=True)
     waits = moved[0].device.type != "cpu"
+    guarded = task.values.get("collapse_guard") or task.precision.scales  # then an update has to look at its gradients
+    ok = torch.ones((), dtype=torch.bool, device=moved[0].device) if guarded else None
 
     def timed(steps: list[Callable[[], object]]) -> Callable[[], None]:
         def run() -> None:
@@ -34,9 +37,8 @@ def updates(task: Task, rounds: int) -> Row:
 
         return run
 
-    times = in_turn(
-        {"update": timed([optimizer.step for optimizer in optimizers]), "adam": timed([adam.step])}, rounds, WARM_UP
-    )
+    ours = timed([partial(optimizer.step, ok) for optimizer in optimizers])
+    times = in_turn({"update": ours, "adam": timed([adam.step])}, rounds, WARM_UP)
     return {
         **spread("update_ms", times["update"]),
         **spread("adam_ms", times["adam"]),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from core.dflfile import write_bytes
 from core.memory import size
 from core.modeldir import ModelError
-from core.options import defaults, settle
+from core.options import Values, defaults, settle
 from core.shown import without_secrets
 from core.summary import summary
 from core.values import file_text
@@ -69,6 +69,7 @@ def command_line(setup: Setup, words: Sequence[str]) -> str:
 def dry_run(setup: Setup) -> list[str]:
     """What would be trained: the summary, all options, weights and memory. Nothing is made but shapes."""
     from core.device import describe
+    from mainscripts.train_setup import check_precision
     from models.memory import need
 
     values, spec = setup.values, setup.spec
@@ -81,12 +82,16 @@ def dry_run(setup: Setup) -> list[str]:
     modules = task.modules
     weights = {stem: sum(w.numel() for w in module.parameters()) for stem, module in modules.items()}
     lines.append(f"Weights: {sum(weights.values()):,} ({', '.join(f'{k} {v:,}' for k, v in weights.items())})")
-    holds = need(spec, values, setup.device.key != "CPU")
+    count = max(1, len(setup.devices))
+    where = f" in each of {count} processes" if count > 1 else ""
+    share = -(-values["batch_size"] // count)
+    holds = need(spec, Values({**values, "batch_size": share}, values.chosen), setup.device.key != "CPU")
     lines.append(
-        f"Memory for training: about {size(holds.total)}, beside PyTorch itself (weights {size(holds.weights)}, "
-        f"gradients {size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of "
-        f"{values['batch_size']} {size(holds.batch)})"
+        f"Memory for training: about {size(holds.total)}{where}, beside PyTorch itself (weights {size(holds.weights)}, "
+        f"gradients {size(holds.gradients)}, optimizer {size(holds.moments + holds.scratch)}, a batch of {share} faces "
+        f"{size(holds.batch)})"
     )
+    lines += check_precision(setup.device, values)
     for side, faces in setup.facesets.items():
         lines.append(f"{side}: {len(faces):,} faces")
     return lines

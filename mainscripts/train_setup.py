@@ -199,6 +199,15 @@ def random_state(directory: ModelDir, data: ModelData | None, say: Say) -> RunSt
     return RunState(data.iter, secrets.randbits(31), data.iter)
 
 
+def check_precision(device: Device, values: Values) -> list[str]:
+    """Lines about the precision on this device. Raises OptionError where it cannot compute in it."""
+    import torch
+
+    from core.precision import settle
+
+    return settle(values["mp_mode"], torch.device(device.torch_name))[1]
+
+
 def prepare(
     args: argparse.Namespace, directory: ModelDir, spec: ModelSpec, terminal: prompts.Terminal | None,
     folders: Folders, stages: Stages, back: bool = False,
@@ -229,6 +238,7 @@ def prepare(
             say(f"Training starts anew, at iteration 0. The first save replaces the files of {directory.full_name}.")
             data, weights = None, False
     check_split(all_devices, values, args.debug)
+    check_precision(all_devices[0], values)
     requests = spec.requests(values)
     with stages.stage("Choosing samples", FACES, shown=False):
         facesets = choose_faces(folders, values, requests, say, stages.advance)

@@ -19,7 +19,7 @@ from core.batch import Batch, Side
 from core.lrdropout import BLOCK, POOL
 from core.memory import size
 from core.optim import CHUNK, AdaBelief, Optimizer, RMSprop
-from core.options import Values
+from core.options import Option, Values
 from core.precision import pays
 from core.shapes import stands_for
 from core.tensorpeak import Peak
@@ -56,8 +56,8 @@ class Change:
 
     def words(self) -> str:
         """`--set batch_size=4 saves about 380 MB: quicker iterations, but more of them.`"""
-        saves = "an unknown amount" if self.saves is None else f"about {size(self.saves)}"
-        return f"{self.text} saves {saves}: {self.cost}."
+        saves = "" if self.saves is None else f" saves about {size(self.saves)}"
+        return f"{self.text}{saves}: {self.cost}."
 
 
 def need(spec: ModelSpec, values: Values, card: bool) -> Need:
@@ -157,11 +157,13 @@ def changes(task: Task, batch_size: int, count: int = 4) -> list[Change]:
     return _changes(task.spec, values, task.device.type != "cpu", count, half=pays("bfloat", task.device))
 
 
-def uncounted(task: Task, batch_size: int) -> list[Change]:
-    """What always helps, where there is not even memory for `changes`."""
-    row = next(row for row in task.spec.rows if row.key == "batch_size")
-    cost = "quicker iterations, but more of them"
-    return [Change(f"--set batch_size={batch_size // 2}", None, cost)] if batch_size // 2 >= (row.low or 1) else []
+def uncounted(task: Task, batch_size: int, count: int = 4) -> list[Change]:
+    """The same without figures, where there is not even memory for those."""
+    values = Values({**task.values, "batch_size": batch_size}, task.values.chosen)
+    ideas = _ideas(values, task.device.type != "cpu", pays("bfloat", task.device))
+    changeable = {row.key: row for row in task.spec.rows if row.ask != "fixed"}
+    return [Change(_text(changeable[key], value), None, cost) for key, value, cost in ideas
+            if _possible(changeable.get(key), value)][:count]  # fmt: skip
 
 
 def changes_before(spec: ModelSpec, values: Values, device: str) -> list[Change]:
@@ -178,15 +180,22 @@ def _changes(
     found: list[Change] = []
     holds = counted(spec, values, card).total
     for key, value, cost in _ideas(values, card, half):
-        row = changeable.get(key)
-        if row is None or (keys is not None and key not in keys) or (row.low is not None and value < row.low):
+        if not _possible(changeable.get(key), value) or (keys is not None and key not in keys):
             continue
         saves = holds - counted(spec, Values({**values, key: value}, values.chosen), card).total
         if saves >= WORTH * holds:
-            found.append(Change(f"--set {key}={row.show(value)}", saves, cost))
+            found.append(Change(_text(changeable[key], value), saves, cost))
         if len(found) == count:
             break
     return found
+
+
+def _possible(row: Option | None, value: Any) -> bool:
+    return row is not None and (row.low is None or value >= row.low)
+
+
+def _text(row: Option, value: Any) -> str:
+    return f"--set {row.key}={row.show(value)}"
 
 
 def _ideas(values: Values, card: bool, half: bool) -> Iterator[tuple[str, Any, str]]:

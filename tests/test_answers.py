@@ -79,9 +79,13 @@ def test_a_dry_run_shows_and_writes_nothing(faces: Path, copy: Path, tmp_path: P
         for stem in ("encoder", "inter", "decoder_src", "decoder_dst")
         for array in (ModelDir(copy, "new", "SAEHD").read_part(stem) or {}).values()
     )
-    assert f"Weights: {weights:,} (encoder " in done.stdout and "a batch of 64 " in done.stdout
+    assert f"Weights: {weights:,} (encoder " in done.stdout and "a batch of 64 faces " in done.stdout
     done = here(command(faces, tmp_path / "nowhere", "--dry-run"))
     assert done.returncode == 0 and not (tmp_path / "nowhere").exists()
+    done = here(command(faces, tmp_path / "nowhere", "--dry-run", "--set", "mp_mode=full_t"))
+    assert done.returncode == 2 and "mp_mode: got full_t, but TF32" in done.stderr
+    done = here(command(faces, tmp_path / "nowhere", "--dry-run", "--processes", "2"))
+    assert "in each of 2 processes" in done.stdout and "a batch of 1 faces " in done.stdout, done.stderr
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"batchsize": 4}')
     done = here(command(faces, tmp_path / "nowhere", "--dry-run", "--options", str(wrong)))

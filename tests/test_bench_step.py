@@ -70,8 +70,8 @@ def test_share_of_the_matrix_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "step", "--model", "AMP", "--set", "inter_dims=32", *SMALL, "--precision", "bfloat"]) == 0
     title, line = capsys.readouterr().out.splitlines()
-    assert title.startswith("model  px  batch  precision  device  ms/iteration")
-    assert line.startswith("AMP    64  1      bfloat     cpu     ")
+    assert title.startswith("model  px  batch  precision  options        device  ms/iteration")
+    assert line.startswith("AMP    64  1      bfloat     inter_dims=32  cpu     ") and line.endswith("tensors")
 
 
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +83,8 @@ def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--device", "cuda:77"], "--device: got 'cuda:77', allowed is cpu"),
         (["--precision", "half"], "got 'half', allowed is full"),
         (["--set", "batch_size"], "write --set key=value"),
+        (["--set", "mp_mode=bfloat"], "say --precision bfloat"),
+        (["--preset", "XSeg", "--model", "AMP"], "--model: --preset has its own"),
     ):
         assert main(["bench", "step", *words]) == 2
         assert message in capsys.readouterr().err
@@ -128,7 +130,7 @@ def test_the_floor_computes_in_the_precision_of_the_step() -> None:
 def test_presets_are_what_their_models_take() -> None:
     from argparse import Namespace
 
-    sized = dict.fromkeys(("ae_dims", "e_dims", "d_dims", "d_mask_dims", "batch_size"))
+    sized = dict.fromkeys(("ae_dims", "e_dims", "d_dims", "d_mask_dims", "batch_size", "model", "archi", "resolution"))
     found = list(choices(Namespace(preset=["all"], sets=[], **sized)))
     assert [name for name, _ in found] == [name for name, _ in PRESETS.values()]
     for name, given in found:

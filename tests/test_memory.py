@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from core.mainmemory import MainMemory
 from core.memory import Usage, asked, out_of_memory
 from core.modeldir import ModelDir
 from core.options import Values
+from main import main
+from mainscripts import bench_memory
 from mainscripts.bench_memory import of_main_memory, train
 from models import MODELS
 from models.memory import changes, changes_before, need
@@ -145,6 +148,20 @@ def test_a_step_holds_what_was_predicted(name: str, options: dict[str, Any]) -> 
     values = spec.resolve(given | options)
     measured = of_main_memory(functools.partial(train, name, values, "cpu"))
     assert need(spec, values, card=False).total == pytest.approx(measured, rel=0.05)
+
+
+def test_the_benchmark_says_what_it_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_memory, "CONFIGURATIONS", (("Quick64", {"batch_size": 4}),))
+    assert main(["bench", "memory", "--set", "batch_size=2", "--set", "checkpointing=y", "--json"]) == 0
+    told = capsys.readouterr()
+    row = json.loads(told.out)
+    assert (row["model"], row["batch_size"], row["checkpointing"], row["device"]) == ("Quick64", 2, True, "cpu")
+    assert abs(row["error_percent"]) < 10 and "profiler" not in told.err
+    assert main(["bench", "memory", "--device", "cpu:0"]) == 2 and main(["bench", "memory", "--set", "batch=2"]) == 2
+    told = capsys.readouterr()
+    assert not told.out and "--device: got 'cpu:0', allowed is cpu" in told.err and "batch_size" in told.err
 
 
 def test_half_precision_halves_what_is_kept() -> None:
