@@ -34,7 +34,7 @@ CAUSES = ("huge lr", "nan picture", "infinite gradient")
 CASES = [
     (CAUSES[1], True),
     *(pytest.param(cause, True, marks=pytest.mark.slow) for cause in CAUSES[2:]),
-    *(pytest.param(cause, True, marks=pytest.mark.slow) for cause in ("float16", "style power 100", "huge lr")),
+    *(pytest.param(cause, True, marks=pytest.mark.slow) for cause in ("style power 100", "huge lr")),
     *(pytest.param(cause, False, marks=pytest.mark.slow) for cause in CAUSES),
 ]
 
@@ -81,9 +81,6 @@ class Cause(SwapTask):
             return losses
         if self.cause == "style power 100":
             self.values["face_style_power"] = self.values["bg_style_power"] = 100.0 if ill else 0.0
-        if ill and self.cause == "float16":  # no precaution at all: sums of squares overflow
-            with torch.autocast("cpu", dtype=torch.float16):
-                return super().train_step(batch)
         return super().train_step(batch)
 
 

@@ -107,7 +107,7 @@ def test_a_person_is_asked(faces: Path, copy: Path) -> None:
             dimensions=(40, 140),
         )  # fmt: skip
         try:
-            child.expect_exact("[halve] Halve the batch to 8, or stop ( halve/stop ?:help ) : ")
+            child.expect_exact("[halve] Halve the batch to 8, or stop ( halve/stop ?:help ) :")
             if isinstance(answer, int):
                 child.kill(answer)
             else:

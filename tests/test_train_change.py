@@ -4,9 +4,9 @@ been stopped and started with them."""
 from __future__ import annotations
 
 import queue
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -155,8 +155,8 @@ def test_nobody_can_be_asked(faces: Path, copy: Path, tmp_path: Path) -> None:
     try:
         assert soon(lambda: "Starting." in log.read_text()), log.read_text()
         orders.write_text("set batchsize=3\nset pretrain=y\nset batch_size=1\n")
-        assert soon(lambda: "batch_size 2 -> 1" in log.read_text()), log.read_text()
-        time.sleep(1.0)
+        trained = re.compile(r"batch_size 2 -> 1.*First iteration\.\.\. [\d.]+ s", re.DOTALL)
+        assert soon(lambda: trained.search(log.read_text()) is not None), log.read_text()
         with orders.open("a") as out:
             out.write("stop\n")
         assert trainer.wait(60) == 0, log.read_text()

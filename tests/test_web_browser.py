@@ -90,7 +90,7 @@ def test_it_shows_and_obeys(browser: Browser, trainers: list[Trainer], tmp_path:
     one.page(Stepped(6001, {"src_loss": 0.25, "dst_loss": 0.5}, 20.0))
     one.page(Warned("<img src=x onerror=document.title='broken'>"))
     browser.until("document.getElementById('words').innerText.includes('<img src=x')")
-    assert "src_loss 0.2500" in text(browser, "facts") and "50 it/s" in text(browser, "facts")
+    assert "src_loss 0.2500" in text(browser, "facts") and "50.0 it/s" in text(browser, "facts")
     keys = {"s": "save", "b": "backup", "p": "preview", "S": "save"}
     for key, name in {**keys, "2": "save", "0": "backup", "3": "preview"}.items():
         browser.press(key)
