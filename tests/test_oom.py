@@ -113,7 +113,7 @@ def test_a_person_is_asked(faces: Path, copy: Path) -> None:
             else:
                 child.send("?\r")
                 child.expect_exact("what was learned is saved")
-                child.expect_exact("or stop ( halve/stop ?:help ) : ")
+                child.expect_exact("or stop ( halve/stop ?:help ) :")
                 child.send("maybe\r")
                 child.expect_exact("allowed is halve / stop")
                 child.send(f"{answer}\r")
