@@ -79,6 +79,9 @@ class Cause(SwapTask):
             losses = super().train_step(batch)
             handle.remove()
             return losses
+        if ill and self.cause == "float16":
+            with torch.autocast("cpu", dtype=torch.float16):
+                return super().train_step(batch)
         if self.cause == "style power 100":
             self.values["face_style_power"] = self.values["bg_style_power"] = 100.0 if ill else 0.0
         return super().train_step(batch)
@@ -133,6 +136,15 @@ def test_the_model_survives(tmp_path: Path, cause: str, cured: bool) -> None:
         assert saved.iteration <= ILL + 1 and isinstance(events[-1], Stopped)
         suspect = tmp_path / "a_SAEHD_facesmith_suspect"
         assert (suspect / "a_SAEHD_encoder.npy").exists() and str(suspect) in " ".join(texts)
+
+
+@pytest.mark.slow
+def test_float16_without_a_scale_needs_no_rescue(tmp_path: Path) -> None:
+    """Losses are computed in float32 whatever is round them; their sums of squares once overflowed."""
+    reason, events = train(tmp_path, "float16", cured=False)
+    assert reason == "target" and not any("collaps" in event.text for event in events if isinstance(event, Warned))
+    losses = [event.losses["src_loss"] for event in events if isinstance(event, Stepped)]
+    assert np.isfinite(losses).all() and losses[-1] < np.median(losses[:ILL])
 
 
 def test_a_step_that_is_not_finite_leaves_no_trace_in_any_optimizer() -> None:

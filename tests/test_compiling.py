@@ -167,8 +167,9 @@ def gradients(task: Any) -> list[Tensor]:
     return [optimizer.weights[name].grad.clone() for optimizer in optimizers for name in optimizer.trained]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [name if name == "Quick64" else pytest.param(name, marks=pytest.mark.slow) for name in SIZES]
+)
 def test_numbers_files_and_graphs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each function is one graph, and losses, gradients and the names of weights are those of the plain network; so
     they are with half the batch."""
@@ -187,7 +188,8 @@ def test_numbers_files_and_graphs(name: str, monkeypatch: pytest.MonkeyPatch) ->
         wanted, got = plain.step(batch), compiled.step(batch)
         assert {key: float(x) for key, x in got.items()} == pytest.approx({k: float(x) for k, x in wanted.items()})
         for a, b in zip(gradients(compiled), gradients(plain), strict=True):
-            assert (a - b).norm() <= 5e-5 * b.norm() + 1e-12  # sums in another order
+            # One number that sums up a whole picture of both signs (XSeg's eps) is up to 6e-5 off float64 in either.
+            assert (a - b).norm() <= (1e-5 if b.numel() > 1 else 1e-4) * b.norm() + 1e-12
     assert compiled.compiler.mode == "default" and len(told) == 4, told
     assert not counters["graph_break"], counters["graph_break"]
     before = counters["stats"]["unique_graphs"]
