@@ -10,9 +10,10 @@ Notable choices:
 - Weight decay is decoupled (Loshchilov and Hutter 2019): before an update weights shrink by learning rate times decay,
   which no moment sees. Kernels of convolutions and dense layers alone, not biases, norms and thresholds. With learning
   rate dropout, where 77 of 256 weights move in a step, it is weaker by as much.
-- On the CPU the last part of an update (second moment, root, quotient, weight) is PyTorch's fused step of Adam: it is
-  told a rate of nearly 0 for the first moment, which it then leaves as it is given, and so many steps that it corrects
-  no bias. Clipping is a factor in operations that are done anyway.
+- On the CPU an update is PyTorch's fused steps. The first moment of AdaBelief is a step of SGD: its weight is the
+  moment, its weight decay takes the moment off the gradient, and its momentum is where that difference is found after.
+  The rest (second moment, root, quotient, weight) is a step of Adam: it is told a rate of nearly 0 for the first
+  moment, which it then leaves as it is given, and so many steps that it corrects no bias.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from core.lrdropout import BLOCK, KEPT
 from core.lrdropout import LrDropout as LrDropout
 from core.nn import Array, Copy, from_dfl, misfit, to_dfl
 
-CHUNK = BLOCK  # elements: weight, gradient, moments and scratch are 3 MB; smaller ones mean more thread barriers
+CHUNK = BLOCK  # elements: all that is read of a chunk twice is 4 MB; smaller ones mean more thread barriers
 EPSILON = 1e-6
 STILL, LATE = 1 - 2**-53, 1e18  # see above: the rate is 1 - STILL, and STILL**LATE is 0
 
@@ -208,6 +209,8 @@ class Optimizer(ABC):
     @staticmethod
     def _norm(gradients: Sequence[Tensor]) -> Tensor:
         """The global L2 norm, a 0-d tensor on the device."""
+        if gradients[0].is_cpu:  # the same sum, and the quickest way through main memory
+            return torch.stack([torch.dot(gradient, gradient) for gradient in gradients]).sum().sqrt()
         return torch.stack(torch._foreach_norm(list(gradients))).norm()
 
     def _decay(self, lr: float, moving: Tensor | None) -> None:
@@ -318,8 +321,7 @@ class AdaBelief(Optimizer):
         second: Tensor, moves: Tensor | None, lr: float,
     ) -> None:  # fmt: skip
         m, v = moments
-        torch.sub(m, gradient, alpha=factor, out=scratch)
-        m.add_(scratch, alpha=-0.1)
+        _approach(m, gradient if factor == 1.0 else torch.mul(gradient, factor, out=second), scratch)
         direction = m if moves is None else torch.mul(m, moves, out=second)
         _divide(weight, direction, scratch, v, 0.999, lr, divided=_NINTHS)
 
@@ -351,6 +353,14 @@ class RMSprop(Optimizer):
 
 _NINTHS = torch.tensor(1 / 0.9)
 _LATE = torch.tensor(LATE)
+
+
+def _approach(mean: Tensor, target: Tensor, difference: Tensor) -> None:
+    """difference = target - mean; mean += 0.1 * difference, in one pass on the CPU."""
+    torch._fused_sgd_(
+        [mean], [target], [difference],
+        weight_decay=-1.0, momentum=1.0, lr=-0.1, dampening=0.0, nesterov=False, maximize=False, is_first_step=True,
+    )  # fmt: skip
 
 
 def _divide(
