@@ -12,6 +12,7 @@ Notable choices:
   rate dropout, where 77 of 256 weights move in a step, it is weaker by as much.
 - On the CPU an update is PyTorch's fused steps. The first moment of AdaBelief is a step of SGD: its weight is the
   moment, its weight decay takes the moment off the gradient, and its momentum is where that difference is found after.
+  Clipping is a factor in what is done anyway.
   The rest (second moment, root, quotient, weight) is a step of Adam: it is told a rate of nearly 0 for the first
   moment, which it then leaves as it is given, and so many steps that it corrects no bias.
 """
@@ -33,6 +34,7 @@ from core.nn import Array, Copy, from_dfl, misfit, to_dfl
 
 CHUNK = BLOCK  # elements: all that is read of a chunk twice is 4 MB; smaller ones mean more thread barriers
 EPSILON = 1e-6
+SMALL = 1e-20  # clipping by less is a pass of its own: moments divided by it could be infinite
 STILL, LATE = 1 - 2**-53, 1e18  # see above: the rate is 1 - STILL, and STILL**LATE is 0
 
 
@@ -321,9 +323,11 @@ class AdaBelief(Optimizer):
         second: Tensor, moves: Tensor | None, lr: float,
     ) -> None:  # fmt: skip
         m, v = moments
-        _approach(m, gradient if factor == 1.0 else torch.mul(gradient, factor, out=second), scratch)
+        if factor < SMALL:
+            gradient, factor = torch.mul(gradient, factor, out=second), 1.0
+        _approach(m, gradient, factor, scratch)
         direction = m if moves is None else torch.mul(m, moves, out=second)
-        _divide(weight, direction, scratch, v, 0.999, lr, divided=_NINTHS)
+        _divide(weight, direction, scratch, v, 0.999, lr, divided=1 / (0.9 * factor))
 
 
 class RMSprop(Optimizer):
@@ -351,28 +355,27 @@ class RMSprop(Optimizer):
         _divide(weight, direction, gradient, moments[0], 0.9, lr)
 
 
-_NINTHS = torch.tensor(1 / 0.9)
 _LATE = torch.tensor(LATE)
 
 
-def _approach(mean: Tensor, target: Tensor, difference: Tensor) -> None:
-    """difference = target - mean; mean += 0.1 * difference, in one pass on the CPU."""
+def _approach(mean: Tensor, target: Tensor, factor: float, difference: Tensor) -> None:
+    """difference = target - mean / factor; mean += 0.1 * factor * difference, in one pass on the CPU."""
     torch._fused_sgd_(
         [mean], [target], [difference],
-        weight_decay=-1.0, momentum=1.0, lr=-0.1, dampening=0.0, nesterov=False, maximize=False, is_first_step=True,
+        weight_decay=-1 / factor, momentum=1.0, lr=-0.1 * factor, dampening=0.0, nesterov=False, maximize=False, is_first_step=True,
     )  # fmt: skip
 
 
 def _divide(
     weight: Tensor, direction: Tensor, difference: Tensor, square: Tensor, rate: float, lr: float,
-    divided: Tensor | None = None,
+    divided: float | None = None,
 ) -> None:  # fmt: skip
     """square = rate * square + (1 - rate) * difference^2; weight -= lr * direction / (sqrt(square) + EPSILON), in one
     pass on the CPU. divided: what the difference is divided by before (and left so)."""
     torch._fused_adam_(
         [weight], [difference], [direction], [square], [], [_LATE],
         lr=lr, beta1=STILL, beta2=rate, weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
-        grad_scale=divided, found_inf=None,
+        grad_scale=None if divided is None else torch.tensor(divided), found_inf=None,
     )  # fmt: skip
 
 
