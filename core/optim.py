@@ -362,7 +362,8 @@ def _approach(mean: Tensor, target: Tensor, factor: float, difference: Tensor) -
     """difference = target - mean / factor; mean += 0.1 * factor * difference, in one pass on the CPU."""
     torch._fused_sgd_(
         [mean], [target], [difference],
-        weight_decay=-1 / factor, momentum=1.0, lr=-0.1 * factor, dampening=0.0, nesterov=False, maximize=False, is_first_step=True,
+        lr=-0.1 * factor, weight_decay=-1 / factor, momentum=1.0, dampening=0.0, nesterov=False, maximize=False,
+        is_first_step=True,
     )  # fmt: skip
 
 
