@@ -43,7 +43,7 @@ class SampleRequest:
     and shifted before they go. ct_mode: colour transfer (`core.imagelib.color_transfer`) from a
     random face of side `ct_from` onto `warped` and `target`. hsv_power: random shift of hue, saturation and light of
     `warped` (0 = none). The ranges are DFL's augmentation limits: rotation in degrees, scale as +-fraction, shift as
-    +-fraction of the width.
+    +-fraction of the width. plain_share: how many labelled faces in 1 are left as they are, but for the flip.
     """
 
     resolution: int
@@ -59,6 +59,7 @@ class SampleRequest:
     scale: float = 0.15
     shift: float = 0.05
     channels: int = 3
+    plain_share: float = 0.0
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an array of a sample."""

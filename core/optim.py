@@ -51,6 +51,8 @@ class Optimizer(ABC):
     slots: tuple[str, ...]
     reduce: Callable[[Sequence[Tensor], Tensor | None], Tensor | None] | None = None
     """Joins the gradients of several processes before a step: `core.distributed.World.reduce`."""
+    lr_share: float = 1.0
+    """What of the learning rate the next step has."""
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class Optimizer(ABC):
         made, on the device.
         """
         iteration = self.iterations + 1
-        lr = self.lr
+        lr = self.lr * self.lr_share
         if self.lr_cos:
             lr *= (math.cos(2 * math.pi * iteration / self.lr_cos) + 1) / 2
         gradients = self._gradients()

@@ -1,4 +1,5 @@
-"""Option rows of MVE's that change a step: how far weights move, and what the drawn faces are compared by.
+"""Option rows of MVE's, and one of ours (`lr_fade`), that change a step: how far weights move, and what the drawn faces
+are compared by.
 
 DFL's record has no key for them, so they are kept beside it; they are asked with `--all-questions`. With their defaults
 a step is DFL's.
@@ -13,6 +14,16 @@ def clips(answers: Answers) -> bool:
     return bool(answers["clipgrad"])
 
 
+def has_target(answers: Answers) -> bool:
+    return bool(answers["target_iter"])
+
+
+def lr_share(answers: Answers, iteration: int) -> float:
+    """What of its learning rate the step that follows `iteration` has: see `lr_fade`."""
+    span, target = int(answers["lr_fade"]), int(answers["target_iter"])
+    return min(1.0, (target - iteration) / span) if span and iteration < target else 1.0
+
+
 KNOBS = (
     Option(
         "lr", "float", "Learning rate",
@@ -20,6 +31,15 @@ KNOBS = (
         advice="Lower, such as 2e-5, for the last refinement, or for a model that collapses again and again. With 0 "
         "nothing moves.",
         default=5e-5, low=0.0, high=1.0, ask="advance", stored=False, group="training",
+    ),
+    Option(
+        "lr_fade", "int", "Iterations over which the learning rate falls to 0",
+        "Lets the learning rate fall evenly to 0 over the last so many iterations before the target: weights, which "
+        "go to and fro with every batch, settle. With the target's own number it falls from the start on. 0 leaves it "
+        "as it is.",
+        advice="A tenth of the target, for the end of a training. A higher target later brings the rate back.",
+        default=0, low=0, high=1_000_000_000, when=has_target, condition="if there is a target iteration",
+        ask="advance", stored=False, group="training",
     ),
     Option(
         "weight_decay", "float", "Weight decay",

@@ -29,6 +29,7 @@ from core.precision import Precision
 from core.profiling import Timed, untimed
 from core.readback import late
 from core.runstate import RunState
+from models.knobs import lr_share
 
 
 class PartError(ModelError):
@@ -99,6 +100,9 @@ class Task(ABC):
 
         batch: sides of float32 arrays or tensors, NCHW, BGR, [0, 1].
         """
+        share = lr_share(self.values, self.data.iter)
+        for optimizer in self.optimizers.values():
+            optimizer.lr_share = share
         with self.world.step(self.data.iter):
             faces = len(next(array for _, side in batch.items() for _, array in side.items()))
             losses = self.compiler.step(lambda: self.train_step(batch), lambda: self.moved)

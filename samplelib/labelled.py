@@ -117,9 +117,14 @@ def apply(worn: Worn, image: Array, label: Array) -> Array:
     return image
 
 
-def has_backdrop(chance: Chance) -> bool:
-    """Whether a sample gets other surroundings, those of another face or a background: of every second one."""
-    return int(chance("backdrop").randint(2)) == 0
+def is_plain(request: SampleRequest, chance: Chance) -> bool:
+    """Whether a sample is the face as it is, but for a flip."""
+    return request.plain_share > 0 and bool(chance("plain").random_sample() < request.plain_share)
+
+
+def has_backdrop(request: SampleRequest, chance: Chance) -> bool:
+    """Whether a sample gets other surroundings, those of another face or a background: of every second that is worn."""
+    return not is_plain(request, chance) and int(chance("backdrop").randint(2)) == 0
 
 
 def backdrop(rng: np.random.RandomState, image: Array, label: Bytes, other: Prepared) -> Array:
@@ -150,14 +155,20 @@ def make(
     """
     size = request.resolution
     image, label = _float(face["image"]), face["label"]
-    if has_backdrop(chance):
+    plain = is_plain(request, chance)
+    warp = warping.draw(
+        chance("affine"), None if plain else chance("bend"), size,
+        flip=request.flip, rotation=request.rotation, scale=request.scale, shift=request.shift,
+    )  # fmt: skip
+    if plain:
+        across = slice(None, None, -1 if warp.flip else 1)
+        rows["image"][...] = image[:, across].transpose(2, 0, 1)
+        rows["label"][0] = label[:, across] >= 128
+        return
+    if has_backdrop(request, chance):
         if other is None:
             raise ValueError("this sample needs another labelled face, and none is given")
         image = backdrop(chance("surroundings"), image, label, other)
-    warp = warping.draw(
-        chance("affine"), chance("bend"), size,
-        flip=request.flip, rotation=request.rotation, scale=request.scale, shift=request.shift,
-    )  # fmt: skip
     x, y, inside = warping.bent_maps(warp)  # once for both
     image = np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.float32)
     bent = np.asarray(cv2.remap(label, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)

@@ -95,7 +95,8 @@ class Maker:
             return generator(self._seed, purpose, side, number)
 
         partner = request.partner(side)
-        if colours is not None and partner is not None and (not request.labelled or labelled.has_backdrop(chance)):
+        takes_part = not request.labelled or labelled.has_backdrop(request, chance)
+        if colours is not None and partner is not None and takes_part:
             if side in self._scenes:
                 reference = self._scenes[side].piece(chance("background"))
             if reference is None:

@@ -175,6 +175,42 @@ def test_choices_reach_every_optimizer(name: str, tmp_path: Path) -> None:
     assert task.soften() == [] or gan
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_rate_of_every_optimizer_falls_before_the_target(name: str) -> None:
+    gan = {"gan_power": 0.1, "gan_dims": 4, "gan_patch_size": 8} if spec_of(name).takes("gan_power") else {}
+    task = small(name, target_iter=5, lr_fade=4, **gan)
+    seen = []
+    for _ in range(6):
+        task.step(random_batch(task))
+        shares = {optimizer.lr_share for optimizer in task.optimizers.values()}  # type: ignore[attr-defined]
+        assert len(shares) == 1
+        seen += shares
+    assert seen == [1.0, 1.0, 0.75, 0.5, 0.25, 1.0], "who trains on after the target has the whole rate"
+    with pytest.raises(OptionError, match="lr_fade"):
+        small(name, target_iter=5, lr_fade=-1)
+
+
+def test_who_has_no_target_has_the_whole_rate() -> None:
+    task = small("SAEHD", lr_fade=4)
+    task.step(random_batch(task))
+    assert {optimizer.lr_share for optimizer in task.optimizers.values()} == {1.0}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_the_rate_moves_half_as_far(kind: type[Optimizer], flat: bool) -> None:
+    moved = []
+    for share in (1.0, 0.5):
+        weights, optimizer = make(kind, lr=0.01, flat=flat, weight_decay=0.1)
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        draw(weights, 0)
+        optimizer.lr_share = share
+        optimizer.step()
+        moved.append({name: weight.detach() - before[name] for name, weight in weights.items()})
+    for name, whole in moved[0].items():
+        torch.testing.assert_close(moved[1][name], whole / 2, rtol=1e-3, atol=1e-6)
+
+
 def test_a_rate_of_0_moves_nothing() -> None:
     task = small("SAEHD", lr=0.0, weight_decay=1.0)
     before = {stem: part for stem, part in task.parts().items() if not stem.endswith("_opt")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -121,6 +122,32 @@ def test_a_sample_is_a_face_and_its_label(tmp_path: Path) -> None:
         assert rows["image"].min() >= 0 and rows["image"].max() <= 1
         inside = rows["label"][0] > 0
         assert rows["image"][:, inside].mean() > rows["image"][:, ~inside].mean()
+
+
+def test_some_samples_are_left_as_they_are(tmp_path: Path) -> None:
+    samples = Faceset.open(make_labelled(tmp_path, 2), silent)
+    faces = [prepare(sample, ("image", "label"), REQUEST) for sample in samples]
+    image, label = faces[0]["image"].transpose(2, 0, 1) / np.float32(255), faces[0]["label"] >= 128
+    kinds = {0.0: {"worn"}, 0.5: {"plain", "flipped", "worn"}, 1.0: {"plain", "flipped"}}
+    for share, wanted in kinds.items():
+        request = replace(REQUEST, flip=True, plain_share=share)
+        seen = []
+        for number in range(40):
+
+            def chance(purpose: str, number: int = number) -> np.random.RandomState:
+                return generator(5, purpose, "face", number)
+
+            rows = {"image": np.empty((3, 64, 64), np.float32), "label": np.empty((1, 64, 64), np.float32)}
+            other = faces[1] if labelled.has_backdrop(request, chance) else None
+            labelled.make(faces[0], request, chance, other, rows)
+            kind = "worn"
+            for name, across in (("plain", 1), ("flipped", -1)):
+                if np.allclose(rows["image"], image[..., ::across], atol=1e-6):
+                    assert np.array_equal(rows["label"][0], label[:, ::across]), name
+                    kind = name
+            seen.append(kind)
+        assert set(seen) == wanted
+        assert abs(1 - seen.count("worn") / len(seen) - share) < 0.2
 
 
 def test_any_number_of_workers_makes_the_same_samples_of_two_folders(tmp_path: Path) -> None:
