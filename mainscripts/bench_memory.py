@@ -68,15 +68,14 @@ def run(args: argparse.Namespace) -> int:
         resolved = [(name, given, MODELS[name].resolve(given)) for name, given in chosen]
     except ValueError as error:  # an OptionError is one
         return refuse(str(error), EXIT_USAGE)
-    card = device != "cpu"
-    if card and not device.startswith("cuda"):
-        return refuse(f"--device: got {device!r}, which does not tell; cpu and cuda do.", EXIT_USAGE)
+    if not device.startswith(("cpu", "cuda", "xpu")):
+        return refuse(f"--device: got {device!r}, which does not tell; cpu, cuda and xpu do.", EXIT_USAGE)
     if not args.json:
         print("predicted   measured    error  configuration")
     for name, given, values in resolved:
-        predicted = need(MODELS[name], values, card=card).total
-        doing = partial(train, name, values, device)
-        measured = of_card(doing, device) if card else of_main_memory(doing)
+        predicted = need(MODELS[name], values, card=device != "cpu").total
+        measured = most_held(partial(train, name, values, device), device)
+        assert measured is not None, device
         error_percent = round(100 * (predicted / measured - 1), 1)
         shown = {key: values[key] for key in given}
         told = {key: value for key, value in shown.items() if SMALL.get(key) != value}
@@ -107,19 +106,22 @@ def train(name: str, values: Any, device: str) -> None:
         task.step(batch)
 
 
-def of_card(train: Callable[[], object], device: str) -> int:
-    """The most that PyTorch's allocator had handed out."""
-    import torch
+def most_held(work: Callable[[], object], device: str) -> int | None:
+    """The most bytes of tensors at a time that were made on the device during the work; None where it does not tell."""
+    from core import memory
 
-    gc.collect()
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    train()
-    return torch.cuda.max_memory_allocated(device) - before
+    if device.startswith("cpu"):
+        return of_main_memory(work)
+    memory.give_back(device)
+    memory.forget_peak(device)
+    before = memory.usage(device).held
+    work()
+    most = memory.usage(device).peak
+    return None if most is None or before is None else max(0, most - before)
 
 
-def of_main_memory(train: Callable[[], object]) -> int:
-    """The same, of the processor's blocks that came and went meanwhile."""
+def of_main_memory(work: Callable[[], object]) -> int:
+    """The same of the processor, by its blocks that came and went."""
     from torch.profiler import ProfilerActivity, profile
 
     from core.profiling import hush
@@ -127,7 +129,7 @@ def of_main_memory(train: Callable[[], object]) -> int:
     hush()
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
-        train()
+        work()
     profiler = told.profiler
     assert profiler is not None and profiler.kineto_results is not None
     blocks = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]

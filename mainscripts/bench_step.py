@@ -225,19 +225,12 @@ def shared(spec: ModelSpec, options: dict[str, Any], args: argparse.Namespace) -
 
 def _peak(work: Callable[[], None], device: str) -> Row:
     """Does the work, and says what it held at most."""
-    from core import memory
-    from mainscripts.bench_memory import of_main_memory
+    from mainscripts.bench_memory import most_held
 
-    if device.startswith("cpu"):
-        return {"peak_mb": round(of_main_memory(work) / 1e6, 1), "peak_of": "tensors"}
-    memory.give_back(device)
-    memory.forget_peak(device)
-    before = memory.usage(device).held
-    work()
-    most = memory.usage(device).peak
-    if most is None or before is None:
+    most = most_held(work, device)
+    if most is None:
         return {"peak_mb": None, "peak_of": None}
-    return {"peak_mb": round(max(0, most - before) / 1e6, 1), "peak_of": "allocator"}
+    return {"peak_mb": round(most / 1e6, 1), "peak_of": "tensors" if device.startswith("cpu") else "allocator"}
 
 
 def data_wait(task: Task, args: argparse.Namespace) -> Row:
