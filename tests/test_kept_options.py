@@ -118,7 +118,7 @@ def test_all_questions(faces: Path, copy: Path) -> None:
     done = go_on(faces, copy, "--target-iter", "4", "--ask", "--override", "--silent-start", stdin="\n" * 60)
     first = labels(done, *SAEHD.rows)
     assert set(always) - {"target_iter"} <= set(first) and "max_backups" not in first and "cpu_cap" not in first
-    answers = ["\n"] * len(first) + ["2e-5\n", "\n", "\n", "2\n", "night\n", "n\n", "time\n", "x\n"]
+    answers = ["\n"] * len(first) + ["2e-5\n", *["\n"] * 3, "2\n", "night\n", "n\n", "time\n", "x\n"]
     words = ["--target-iter", "5", "--ask", "--override", "--silent-start", "--all-questions"]
     done = here(command(faces, copy, *GO_ON, *words, small=False), "".join(answers))
     assert done.returncode == 2 and "Question '[24] Maximum N backups" in done.stderr, done.stdout + done.stderr
@@ -126,7 +126,7 @@ def test_all_questions(faces: Path, copy: Path) -> None:
     done = go_on(faces, copy, *words, stdin="".join(answers))
     every = labels(done, *SAEHD.rows)
     assert every[: len(first)] == first and every[len(first) :] == [
-        "lr", "weight_decay", "loss_function",
+        "lr", "lr_fade", "weight_decay", "loss_function",
         "preview_samples", "session_name", "reset_iterations", "backup_naming", "max_backups", "snapshot_interval",
         "max_backups_gb", "collapse_guard", "accumulate", "keep_graph", "checkpointing", "augment_on", "cpu_cap",
         "pin_samples", "use_cache", "folder_suffix", "image_type", "force_recache", "max_cache_gb", "mp_mode",
