@@ -2,6 +2,7 @@
 
     python main.py bench xseg --minutes 15
     python main.py bench xseg --iterations 3000
+    python main.py bench xseg --iterations 1000 --set plain_share=100 --set target_iter=1000 --set lr_fade=500
 
 Trains on faces with hands, microphones and hair in front of most of them, and looks at regular marks at faces of other
 people in other scenes, with other things in front. The figure is the mean over these faces of intersection over union
